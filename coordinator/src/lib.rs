@@ -1,1 +1,9 @@
-//! placeholder
+//! The coordinator: owns a repository, receives backups, serves restores.
+//!
+//! Imports inside the crate go down this list, never up:
+//! `service → session, restore_plan → catalog, repo → format`. `repo` never names tonic, `service`
+//! never names object_store, and `catalog` has the only SQL.
+
+pub mod error;
+
+pub use error::{Error, Kind, Reason, Result};

@@ -1,0 +1,513 @@
+//! Every way the coordinator can fail: precise inside, a stable [`Reason`] and a [`Kind`] at the edge.
+//!
+//! Messages are lower-case, say what was attempted and what to do, and never hold secret bytes. A
+//! caller branches on `reason()` or `kind()`, never on the text.
+
+use holdfast_format::FormatError;
+use holdfast_format::id::{ChunkId, SnapshotId};
+
+/// What a failing store, catalog or file library said, kept as the source of an [`Error`].
+pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// The crate's results.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Something that the coordinator was asked to do and could not.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no repository at this URL.
+    #[error("no repository at {store}: create it with `holdfast init`")]
+    RepositoryMissing {
+        /// URL without credentials.
+        store: String,
+    },
+    /// There already is a repository at this URL.
+    #[error("{store} already holds a repository")]
+    RepositoryExists {
+        /// URL without credentials.
+        store: String,
+    },
+    /// Another catalog owns the repository.
+    #[error(
+        "repository is owned by catalog {catalog} on host {host} (claim {epoch}, {age}); stop it, or take over with --take-over"
+    )]
+    RepositoryOwned {
+        /// The holder's catalog id.
+        catalog: String,
+        /// The holder's host.
+        host: String,
+        /// The holder's claim.
+        epoch: u64,
+        /// How old the claim is, for people.
+        age: String,
+    },
+    /// The key does not open the repository.
+    #[error("the key does not open this repository: {detail}")]
+    WrongKey {
+        /// What could not be opened.
+        detail: String,
+    },
+    /// A version or feature that this program does not know.
+    #[error("{detail}")]
+    Unsupported {
+        /// What it is and what was found.
+        detail: String,
+    },
+    /// The store has no room.
+    #[error("store is full: {object} could not be written")]
+    StoreFull {
+        /// The object that did not fit.
+        object: String,
+    },
+    /// The store does not answer or refuses.
+    #[error("store failed while {doing}")]
+    StoreUnavailable {
+        /// What was attempted, with the object's name.
+        doing: String,
+        /// What the store said.
+        #[source]
+        source: Cause,
+    },
+    /// The URL or its options are wrong.
+    #[error("store {url}: {detail}")]
+    StoreUrl {
+        /// URL without credentials.
+        url: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// An object that must exist is not in the store.
+    #[error("object {name} is missing in the store")]
+    ObjectMissing {
+        /// Its name.
+        name: String,
+    },
+    /// An object's bytes are not what they must be.
+    #[error("object {name} is damaged: {detail}")]
+    ObjectDamaged {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// There is no catalog in the state directory.
+    #[error("no catalog in {dir}: build it from the store with `holdfast-coordinator rebuild`")]
+    CatalogMissing {
+        /// State directory.
+        dir: String,
+    },
+    /// The catalog's file is not usable.
+    #[error(
+        "catalog in {dir} is damaged ({detail}): move it away and run `holdfast-coordinator rebuild`"
+    )]
+    CatalogCorrupt {
+        /// State directory.
+        dir: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The catalog is older than its store and could not be brought up.
+    #[error("catalog is behind its store: {detail}")]
+    CatalogBehind {
+        /// What is missing.
+        detail: String,
+    },
+    /// Another process on this host uses the state directory.
+    #[error("state directory {dir} is in use by another process")]
+    CatalogBusy {
+        /// State directory.
+        dir: String,
+    },
+    /// A statement of the catalog failed.
+    #[error("catalog failed while {doing}")]
+    Catalog {
+        /// What was attempted.
+        doing: &'static str,
+        /// What the database said.
+        #[source]
+        source: Cause,
+    },
+    /// A file of the state directory or a key file could not be used.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was attempted, with the path.
+        doing: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another session holds the volume's lease.
+    #[error("volume {volume} is being backed up by another session; try again when it has ended")]
+    VolumeBusy {
+        /// The volume's name.
+        volume: String,
+    },
+    /// The name belongs to another source.
+    #[error(
+        "volume name {volume} belongs to {holder}; choose another name, or take it over with --adopt"
+    )]
+    VolumeNameTaken {
+        /// The name.
+        volume: String,
+        /// The source that has it.
+        holder: String,
+    },
+    /// No volume has this name.
+    #[error("no volume is named {volume}")]
+    VolumeNotFound {
+        /// The name.
+        volume: String,
+    },
+    /// The session's lease went to a later epoch.
+    #[error("session lost its lease; begin again with the same idempotency key")]
+    LeaseLost,
+    /// No open session has this id.
+    #[error("session is not open; begin again with the same idempotency key")]
+    UnknownSession,
+    /// An entry names a chunk that this volume neither holds nor sent.
+    #[error("entry {path} names chunk {chunk}, which this volume neither holds nor sent")]
+    UnknownChunkReference {
+        /// The entry's path, escaped.
+        path: String,
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// A chunk's bytes do not have its id.
+    #[error("chunk {chunk} does not match its bytes")]
+    InvalidChunkId {
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// A change cannot be applied to the parent's tree.
+    #[error("change of {path} refused: {rule}")]
+    InvalidChange {
+        /// Its path, escaped.
+        path: String,
+        /// The rule it broke.
+        rule: String,
+    },
+    /// A request breaks a rule of the protocol.
+    #[error("request refused: {rule}")]
+    InvalidRequest {
+        /// The rule it broke.
+        rule: String,
+    },
+    /// Chunks that the commit relies on were deleted meanwhile.
+    #[error("{} chunks were deleted before the commit; send them again", chunks.len())]
+    ChunkGone {
+        /// Their ids.
+        chunks: Vec<[u8; 32]>,
+    },
+    /// No snapshot has this id.
+    #[error("no snapshot {name}")]
+    SnapshotNotFound {
+        /// As it was asked for.
+        name: String,
+    },
+    /// More than one snapshot matches.
+    #[error("{name} matches {} snapshots", matches.len())]
+    SnapshotAmbiguous {
+        /// As it was asked for.
+        name: String,
+        /// What matches.
+        matches: Vec<SnapshotId>,
+    },
+    /// No job has this id.
+    #[error("no job {job}")]
+    JobNotFound {
+        /// Its id, in hexadecimal.
+        job: String,
+    },
+    /// No agent is connected that could do it.
+    #[error("no agent serves {what} now")]
+    AgentMissing {
+        /// The volume or node.
+        what: String,
+    },
+    /// The agent speaks another protocol.
+    #[error("protocol {found} is not supported; this coordinator speaks {supported}")]
+    ProtocolUnsupported {
+        /// The agent's.
+        found: u32,
+        /// Ours.
+        supported: u32,
+    },
+    /// A message has more items or bytes than allowed.
+    #[error("{what} of {found} exceeds the limit of {limit}")]
+    MessageTooLarge {
+        /// What is limited.
+        what: &'static str,
+        /// What was sent.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A frame is larger than allowed, or says that it is.
+    #[error("frame refused: {detail}")]
+    FrameTooLarge {
+        /// What is too large.
+        detail: String,
+    },
+    /// Stored bytes are missing or damaged.
+    #[error("damage found: {detail}")]
+    DamageFound {
+        /// What is damaged, with the object's name.
+        detail: String,
+    },
+    /// The caller may not do this.
+    #[error("not allowed: {detail}")]
+    NotAllowed {
+        /// What it was.
+        detail: String,
+    },
+    /// The work was cancelled, or the process is stopping.
+    #[error("cancelled: {detail}")]
+    Cancelled {
+        /// By what.
+        detail: String,
+    },
+    /// Bytes or a message broke a rule of the format.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A task of this process died.
+    #[error("internal failure while {doing}")]
+    Internal {
+        /// What was attempted.
+        doing: String,
+    },
+}
+
+/// Why something failed: a stable word for machines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[allow(
+    missing_docs,
+    reason = "each is the reason of the Error of the same name"
+)]
+pub enum Reason {
+    RepositoryMissing,
+    RepositoryExists,
+    RepositoryOwned,
+    WrongKey,
+    Unsupported,
+    StoreFull,
+    StoreUnavailable,
+    InvalidStoreUrl,
+    CatalogMissing,
+    CatalogCorrupt,
+    CatalogBehind,
+    CatalogBusy,
+    CatalogFailed,
+    StateUnavailable,
+    VolumeBusy,
+    VolumeNameTaken,
+    VolumeNotFound,
+    LeaseLost,
+    UnknownSession,
+    UnknownChunkReference,
+    InvalidChunkId,
+    InvalidChange,
+    InvalidRequest,
+    ChunkGone,
+    SnapshotNotFound,
+    SnapshotAmbiguous,
+    JobNotFound,
+    AgentMissing,
+    ProtocolUnsupported,
+    MessageTooLarge,
+    FrameTooLarge,
+    DamageFound,
+    NotAllowed,
+    Cancelled,
+    Internal,
+}
+
+impl Reason {
+    /// The word itself.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::RepositoryMissing => "RepositoryMissing",
+            Reason::RepositoryExists => "RepositoryExists",
+            Reason::RepositoryOwned => "RepositoryOwned",
+            Reason::WrongKey => "WrongKey",
+            Reason::Unsupported => "Unsupported",
+            Reason::StoreFull => "StoreFull",
+            Reason::StoreUnavailable => "StoreUnavailable",
+            Reason::InvalidStoreUrl => "InvalidStoreUrl",
+            Reason::CatalogMissing => "CatalogMissing",
+            Reason::CatalogCorrupt => "CatalogCorrupt",
+            Reason::CatalogBehind => "CatalogBehind",
+            Reason::CatalogBusy => "CatalogBusy",
+            Reason::CatalogFailed => "CatalogFailed",
+            Reason::StateUnavailable => "StateUnavailable",
+            Reason::VolumeBusy => "VolumeBusy",
+            Reason::VolumeNameTaken => "VolumeNameTaken",
+            Reason::VolumeNotFound => "VolumeNotFound",
+            Reason::LeaseLost => "LeaseLost",
+            Reason::UnknownSession => "UnknownSession",
+            Reason::UnknownChunkReference => "UnknownChunkReference",
+            Reason::InvalidChunkId => "InvalidChunkId",
+            Reason::InvalidChange => "InvalidChange",
+            Reason::InvalidRequest => "InvalidRequest",
+            Reason::ChunkGone => "ChunkGone",
+            Reason::SnapshotNotFound => "SnapshotNotFound",
+            Reason::SnapshotAmbiguous => "SnapshotAmbiguous",
+            Reason::JobNotFound => "JobNotFound",
+            Reason::AgentMissing => "AgentMissing",
+            Reason::ProtocolUnsupported => "ProtocolUnsupported",
+            Reason::MessageTooLarge => "MessageTooLarge",
+            Reason::FrameTooLarge => "FrameTooLarge",
+            Reason::DamageFound => "DamageFound",
+            Reason::NotAllowed => "NotAllowed",
+            Reason::Cancelled => "Cancelled",
+            Reason::Internal => "Internal",
+        }
+    }
+}
+
+/// What the caller should do about an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Correct the request; sending it again as it is cannot help.
+    Invalid,
+    /// What was named does not exist.
+    NotFound,
+    /// It exists already, or belongs to somebody else.
+    Conflict,
+    /// The state must change first: begin again, send again, rebuild.
+    Precondition,
+    /// Try again later.
+    Unavailable,
+    /// There is no room.
+    Exhausted,
+    /// The caller may not.
+    Denied,
+    /// Stored data is damaged.
+    DataLoss,
+    /// Cancelled.
+    Cancelled,
+    /// A fault of this program.
+    Internal,
+}
+
+impl Error {
+    /// An IO error with what was attempted.
+    pub fn io(doing: impl Into<String>, source: std::io::Error) -> Self {
+        Error::Io {
+            doing: doing.into(),
+            source,
+        }
+    }
+
+    /// A request that breaks a rule of the protocol.
+    pub fn invalid(rule: impl Into<String>) -> Self {
+        Error::InvalidRequest { rule: rule.into() }
+    }
+
+    /// A task of this process died.
+    pub fn internal(doing: impl Into<String>) -> Self {
+        Error::Internal {
+            doing: doing.into(),
+        }
+    }
+
+    /// The stable word for it.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Error::RepositoryMissing { .. } => Reason::RepositoryMissing,
+            Error::RepositoryExists { .. } => Reason::RepositoryExists,
+            Error::RepositoryOwned { .. } => Reason::RepositoryOwned,
+            Error::WrongKey { .. } => Reason::WrongKey,
+            Error::Unsupported { .. } => Reason::Unsupported,
+            Error::StoreFull { .. } => Reason::StoreFull,
+            Error::StoreUnavailable { .. } => Reason::StoreUnavailable,
+            Error::StoreUrl { .. } => Reason::InvalidStoreUrl,
+            Error::CatalogMissing { .. } => Reason::CatalogMissing,
+            Error::CatalogCorrupt { .. } => Reason::CatalogCorrupt,
+            Error::CatalogBehind { .. } => Reason::CatalogBehind,
+            Error::CatalogBusy { .. } => Reason::CatalogBusy,
+            Error::Catalog { .. } => Reason::CatalogFailed,
+            Error::Io { .. } => Reason::StateUnavailable,
+            Error::VolumeBusy { .. } => Reason::VolumeBusy,
+            Error::VolumeNameTaken { .. } => Reason::VolumeNameTaken,
+            Error::VolumeNotFound { .. } => Reason::VolumeNotFound,
+            Error::LeaseLost => Reason::LeaseLost,
+            Error::UnknownSession => Reason::UnknownSession,
+            Error::UnknownChunkReference { .. } => Reason::UnknownChunkReference,
+            Error::InvalidChunkId { .. } => Reason::InvalidChunkId,
+            Error::InvalidChange { .. } => Reason::InvalidChange,
+            Error::InvalidRequest { .. } => Reason::InvalidRequest,
+            Error::ChunkGone { .. } => Reason::ChunkGone,
+            Error::SnapshotNotFound { .. } => Reason::SnapshotNotFound,
+            Error::SnapshotAmbiguous { .. } => Reason::SnapshotAmbiguous,
+            Error::JobNotFound { .. } => Reason::JobNotFound,
+            Error::AgentMissing { .. } => Reason::AgentMissing,
+            Error::ProtocolUnsupported { .. } => Reason::ProtocolUnsupported,
+            Error::MessageTooLarge { .. } => Reason::MessageTooLarge,
+            Error::FrameTooLarge { .. } => Reason::FrameTooLarge,
+            Error::DamageFound { .. }
+            | Error::ObjectMissing { .. }
+            | Error::ObjectDamaged { .. } => Reason::DamageFound,
+            Error::NotAllowed { .. } => Reason::NotAllowed,
+            Error::Cancelled { .. } => Reason::Cancelled,
+            Error::Format(error) => format_reason(error),
+            Error::Internal { .. } => Reason::Internal,
+        }
+    }
+
+    /// What the caller should do about it.
+    pub fn kind(&self) -> Kind {
+        match self.reason() {
+            Reason::InvalidStoreUrl
+            | Reason::UnknownChunkReference
+            | Reason::InvalidChunkId
+            | Reason::InvalidChange
+            | Reason::InvalidRequest
+            | Reason::SnapshotAmbiguous
+            | Reason::MessageTooLarge
+            | Reason::FrameTooLarge => Kind::Invalid,
+            Reason::RepositoryMissing
+            | Reason::VolumeNotFound
+            | Reason::SnapshotNotFound
+            | Reason::JobNotFound => Kind::NotFound,
+            Reason::RepositoryExists | Reason::VolumeNameTaken => Kind::Conflict,
+            Reason::RepositoryOwned
+            | Reason::Unsupported
+            | Reason::CatalogMissing
+            | Reason::CatalogCorrupt
+            | Reason::CatalogBehind
+            | Reason::LeaseLost
+            | Reason::UnknownSession
+            | Reason::ChunkGone
+            | Reason::AgentMissing
+            | Reason::ProtocolUnsupported => Kind::Precondition,
+            Reason::StoreUnavailable
+            | Reason::CatalogBusy
+            | Reason::CatalogFailed
+            | Reason::StateUnavailable
+            | Reason::VolumeBusy => Kind::Unavailable,
+            Reason::StoreFull => Kind::Exhausted,
+            Reason::WrongKey | Reason::NotAllowed => Kind::Denied,
+            Reason::DamageFound => Kind::DataLoss,
+            Reason::Cancelled => Kind::Cancelled,
+            Reason::Internal => Kind::Internal,
+        }
+    }
+}
+
+/// Errors of the format come from messages and from stored bytes; where they come from stored bytes,
+/// `repo` says so with `ObjectDamaged` and they do not arrive here.
+fn format_reason(error: &FormatError) -> Reason {
+    match error {
+        FormatError::ChunkMismatch(_) => Reason::InvalidChunkId,
+        FormatError::NodeMismatch(_) | FormatError::Unsealed { .. } => Reason::DamageFound,
+        FormatError::Change { .. } | FormatError::Entry { .. } | FormatError::Path { .. } => {
+            Reason::InvalidChange
+        }
+        FormatError::Limit { .. } => Reason::MessageTooLarge,
+        FormatError::Unsupported { .. } => Reason::Unsupported,
+        FormatError::Id { .. }
+        | FormatError::Name { .. }
+        | FormatError::Decode { .. }
+        | FormatError::Codec { .. } => Reason::InvalidRequest,
+    }
+}
