@@ -81,6 +81,22 @@ pub enum FormatError {
         /// What was being opened.
         what: &'static str,
     },
+    /// An object of another kind stands where this kind was expected.
+    #[error("expected a {expected}, found a {found}")]
+    WrongKind {
+        /// What was expected.
+        expected: &'static str,
+        /// What was found.
+        found: &'static str,
+    },
+    /// The key that an object names is not at hand.
+    #[error("{what} is sealed with {key}, which is not known")]
+    KeyMissing {
+        /// What is sealed.
+        what: &'static str,
+        /// Which key it names.
+        key: String,
+    },
     /// A change to a tree is not possible.
     #[error("change of {path}: {rule}")]
     Change {
