@@ -1,0 +1,34 @@
+# The project's commands. `make demo` and `make test` are the two that matter.
+.PHONY: demo test bench image fuzz soak
+
+# Builds and runs the main job on sample volumes: back up, change, back up, restore, compare.
+demo:
+	cargo build --release --locked --bin holdfast
+	scripts/demo.sh target/release/holdfast
+
+# Installs what the tests need, starts the servers, and runs everything.
+test:
+	scripts/test-deps.sh
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --offline check bans licenses sources
+	cargo build --workspace --bins --locked
+	cargo nextest run --workspace --locked --no-fail-fast
+
+# Runs holdfast and its peers on the corpora and writes BENCHMARKS.md.
+bench:
+	scripts/bench-deps.sh
+	cargo build --release --locked --bins
+	target/release/holdfast-bench --out BENCHMARKS.md $(BENCH)
+
+# The one image with all three binaries.
+image:
+	scripts/image.sh
+
+# The long versions of the tests.
+soak:
+	HOLDFAST_SOAK=1 cargo nextest run --workspace --locked --no-fail-fast
+
+# Every decoder, twenty minutes each.
+fuzz:
+	HOLDFAST_FUZZ_SECONDS=1200 cargo nextest run -p holdfast-format fuzz
