@@ -3,6 +3,7 @@
 //! `FORMAT.md` beside this crate is normative for the bytes; this crate is its one implementation.
 
 pub mod chunker;
+pub mod codec;
 pub mod coding;
 pub mod delta;
 pub mod digest;
@@ -11,8 +12,11 @@ pub mod error;
 pub mod frame;
 pub mod id;
 pub mod keys;
+pub mod names;
 pub mod path;
 pub mod seal;
+pub mod stamp;
+pub mod stats;
 pub mod volume;
 
 pub use error::FormatError;
