@@ -277,91 +277,29 @@ pub enum Error {
     },
 }
 
-/// Why something failed: a stable word for machines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[allow(
-    missing_docs,
-    reason = "each is the reason of the Error of the same name"
-)]
-pub enum Reason {
-    RepositoryMissing,
-    RepositoryExists,
-    RepositoryOwned,
-    WrongKey,
-    Unsupported,
-    StoreFull,
-    StoreUnavailable,
-    InvalidStoreUrl,
-    CatalogMissing,
-    CatalogCorrupt,
-    CatalogBehind,
-    CatalogBusy,
-    CatalogFailed,
-    StateUnavailable,
-    VolumeBusy,
-    VolumeNameTaken,
-    VolumeNotFound,
-    LeaseLost,
-    UnknownSession,
-    UnknownChunkReference,
-    InvalidChunkId,
-    InvalidChange,
-    InvalidRequest,
-    ChunkGone,
-    SnapshotNotFound,
-    SnapshotAmbiguous,
-    JobNotFound,
-    AgentMissing,
-    ProtocolUnsupported,
-    MessageTooLarge,
-    FrameTooLarge,
-    DamageFound,
-    NotAllowed,
-    Cancelled,
-    Internal,
+macro_rules! reasons {
+    ($($name:ident)*) => {
+        /// Why something failed: a stable word for machines.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[allow(missing_docs, reason = "each is the reason of the Error of the same name")]
+        pub enum Reason { $($name),* }
+
+        impl Reason {
+            /// The word itself.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Reason::$name => stringify!($name)),* }
+            }
+        }
+    };
 }
 
-impl Reason {
-    /// The word itself.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::RepositoryMissing => "RepositoryMissing",
-            Reason::RepositoryExists => "RepositoryExists",
-            Reason::RepositoryOwned => "RepositoryOwned",
-            Reason::WrongKey => "WrongKey",
-            Reason::Unsupported => "Unsupported",
-            Reason::StoreFull => "StoreFull",
-            Reason::StoreUnavailable => "StoreUnavailable",
-            Reason::InvalidStoreUrl => "InvalidStoreUrl",
-            Reason::CatalogMissing => "CatalogMissing",
-            Reason::CatalogCorrupt => "CatalogCorrupt",
-            Reason::CatalogBehind => "CatalogBehind",
-            Reason::CatalogBusy => "CatalogBusy",
-            Reason::CatalogFailed => "CatalogFailed",
-            Reason::StateUnavailable => "StateUnavailable",
-            Reason::VolumeBusy => "VolumeBusy",
-            Reason::VolumeNameTaken => "VolumeNameTaken",
-            Reason::VolumeNotFound => "VolumeNotFound",
-            Reason::LeaseLost => "LeaseLost",
-            Reason::UnknownSession => "UnknownSession",
-            Reason::UnknownChunkReference => "UnknownChunkReference",
-            Reason::InvalidChunkId => "InvalidChunkId",
-            Reason::InvalidChange => "InvalidChange",
-            Reason::InvalidRequest => "InvalidRequest",
-            Reason::ChunkGone => "ChunkGone",
-            Reason::SnapshotNotFound => "SnapshotNotFound",
-            Reason::SnapshotAmbiguous => "SnapshotAmbiguous",
-            Reason::JobNotFound => "JobNotFound",
-            Reason::AgentMissing => "AgentMissing",
-            Reason::ProtocolUnsupported => "ProtocolUnsupported",
-            Reason::MessageTooLarge => "MessageTooLarge",
-            Reason::FrameTooLarge => "FrameTooLarge",
-            Reason::DamageFound => "DamageFound",
-            Reason::NotAllowed => "NotAllowed",
-            Reason::Cancelled => "Cancelled",
-            Reason::Internal => "Internal",
-        }
-    }
+reasons! {
+    RepositoryMissing RepositoryExists RepositoryOwned WrongKey Unsupported StoreFull
+    StoreUnavailable InvalidStoreUrl CatalogMissing CatalogCorrupt CatalogBehind CatalogBusy
+    CatalogFailed StateUnavailable VolumeBusy VolumeNameTaken VolumeNotFound LeaseLost
+    UnknownSession UnknownChunkReference InvalidChunkId InvalidChange InvalidRequest ChunkGone
+    SnapshotNotFound SnapshotAmbiguous JobNotFound AgentMissing ProtocolUnsupported
+    MessageTooLarge FrameTooLarge DamageFound NotAllowed Cancelled Internal
 }
 
 /// What the caller should do about an error.
@@ -499,7 +437,10 @@ impl Error {
 fn format_reason(error: &FormatError) -> Reason {
     match error {
         FormatError::ChunkMismatch(_) => Reason::InvalidChunkId,
-        FormatError::NodeMismatch(_) | FormatError::Unsealed { .. } => Reason::DamageFound,
+        FormatError::NodeMismatch(_)
+        | FormatError::Unsealed { .. }
+        | FormatError::WrongKind { .. } => Reason::DamageFound,
+        FormatError::KeyMissing { .. } => Reason::WrongKey,
         FormatError::Change { .. } | FormatError::Entry { .. } | FormatError::Path { .. } => {
             Reason::InvalidChange
         }

@@ -4,6 +4,11 @@
 //! `service → session, restore_plan → catalog, repo → format`. `repo` never names tonic, `service`
 //! never names object_store, and `catalog` has the only SQL.
 
+pub mod auth;
 pub mod error;
+pub mod restore_plan;
+pub mod schedule;
+pub mod service;
+pub mod session;
 
 pub use error::{Error, Kind, Reason, Result};

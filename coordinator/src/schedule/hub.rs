@@ -1,0 +1,442 @@
+//! The hub between operators and agents: an order reaches the one connected agent that serves its
+//! volume, and every watcher sees the job's last state. Bounded: the newest jobs, one row per agent.
+//!
+//! It speaks in the messages of the `Jobs` service: they are state of this process and never stored.
+
+use crate::error::{Error, Result};
+use holdfast_format::id::JobId;
+use holdfast_proto::v1::{
+    AgentVolume, BackupOrder, CancelOrder, Hello, JobInfo, JobState, Order, Report, RestoreOrder,
+    order,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// Jobs remembered, ended ones first to go.
+const MAX_JOBS: usize = 1000;
+/// Volumes that one agent may list.
+const MAX_VOLUMES: usize = 10_000;
+/// Longest text kept from a report, in bytes.
+const MAX_TEXT: usize = 4096;
+/// Problems kept from a report.
+const MAX_PROBLEMS: usize = 100;
+/// Orders waiting for an agent that does not read.
+const MAX_ORDERS: usize = 64;
+/// How long a job may be unheard of after its agent went away or came back.
+pub const AGENT_GRACE: Duration = Duration::from_secs(60);
+
+/// What a job does.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// Back up the named volume.
+    Backup(BackupOrder),
+    /// Restore, for the named volume.
+    Restore {
+        /// The volume that the snapshot is of.
+        volume: String,
+        /// The order.
+        order: RestoreOrder,
+    },
+}
+
+impl What {
+    fn word(&self) -> &'static str {
+        match self {
+            What::Backup(_) => "backup",
+            What::Restore { .. } => "restore",
+        }
+    }
+
+    fn volume(&self) -> &str {
+        match self {
+            What::Backup(order) => &order.volume,
+            What::Restore { volume, .. } => volume,
+        }
+    }
+}
+
+/// Connected agents and their jobs.
+#[derive(Default)]
+pub struct Hub {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    agents: BTreeMap<String, Agent>,
+    jobs: VecDeque<Row>,
+    connections: u64,
+}
+
+struct Agent {
+    connection: u64,
+    orders: mpsc::Sender<Order>,
+    volumes: Vec<AgentVolume>,
+}
+
+struct Row {
+    id: JobId,
+    info: watch::Sender<JobInfo>,
+    heard: u64,
+}
+
+/// An agent's subscription. Give it back with `Hub::disconnect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    node: String,
+    number: u64,
+}
+
+impl Connection {
+    /// The agent's node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+}
+
+impl Hub {
+    /// Takes an agent in; a later connection of the same node replaces an earlier one.
+    pub fn connect(&self, hello: Hello) -> (Connection, mpsc::Receiver<Order>) {
+        let (orders, receiver) = mpsc::channel(MAX_ORDERS);
+        let mut state = self.lock();
+        state.connections += 1;
+        let number = state.connections;
+        let volumes = hello.volumes.map(|list| list.volumes).unwrap_or_default();
+        let agent = Agent {
+            connection: number,
+            orders,
+            volumes: bounded(volumes),
+        };
+        state.agents.insert(hello.node.clone(), agent);
+        for row in &mut state.jobs {
+            row.heard = 0;
+        }
+        let node = hello.node;
+        (Connection { node, number }, receiver)
+    }
+
+    /// Replaces the agent's list of volumes.
+    pub fn set_volumes(&self, connection: &Connection, volumes: Vec<AgentVolume>) {
+        let mut state = self.lock();
+        if let Some(agent) = state.agents.get_mut(&connection.node)
+            && agent.connection == connection.number
+        {
+            agent.volumes = bounded(volumes);
+        }
+    }
+
+    /// The agent's stream has ended.
+    pub fn disconnect(&self, connection: &Connection) {
+        let mut state = self.lock();
+        let current = state.agents.get(&connection.node).map(|a| a.connection);
+        if current == Some(connection.number) {
+            state.agents.remove(&connection.node);
+        }
+        for row in &mut state.jobs {
+            if row.info.borrow().node == connection.node {
+                row.heard = 0;
+            }
+        }
+    }
+
+    /// Fails the node's jobs that nobody has reported since it went away or came back. Called
+    /// `AGENT_GRACE` after either.
+    pub fn expire(&self, node: &str, now_ns: i64) {
+        for row in &self.lock().jobs {
+            let lost = row.heard == 0 && row.info.borrow().node == node && !ended(&row.info);
+            if lost {
+                let report = Report {
+                    job: row.id.as_bytes().to_vec().into(),
+                    state: JobState::Failed.into(),
+                    reason: "AgentLost".into(),
+                    detail: format!("the agent on {node} stopped reporting"),
+                    ..Report::default()
+                };
+                apply(&row.info, report, now_ns);
+            }
+        }
+    }
+
+    /// Records a report, if the job is this node's and has not ended.
+    pub fn report(&self, connection: &Connection, report: Report, now_ns: i64) {
+        let mut state = self.lock();
+        let row = state.jobs.iter_mut().find(|row| {
+            row.id.as_bytes()[..] == report.job[..] && row.info.borrow().node == connection.node
+        });
+        if let Some(row) = row
+            && !ended(&row.info)
+        {
+            row.heard += 1;
+            apply(&row.info, report, now_ns);
+        }
+    }
+
+    /// Sends an order to the agent that serves the volume (or to `node`), and remembers the job.
+    pub fn start(&self, id: JobId, what: What, node: Option<&str>, now_ns: i64) -> Result<JobInfo> {
+        let mut state = self.lock();
+        let node = match node {
+            Some(node) => node.to_owned(),
+            None => state.serving(what.volume())?,
+        };
+        let agent = state.agents.get(&node).ok_or(Error::AgentMissing {
+            what: format!("node {node}"),
+        })?;
+        let info = JobInfo {
+            id: id.as_bytes().to_vec().into(),
+            what: what.word().into(),
+            volume: what.volume().into(),
+            node: node.clone(),
+            created_ns: now_ns,
+            ended_ns: 0,
+            last: Some(Report {
+                job: id.as_bytes().to_vec().into(),
+                state: JobState::Queued.into(),
+                ..Report::default()
+            }),
+        };
+        let body = match what {
+            What::Backup(order) => order::Body::Backup(order),
+            What::Restore { order, .. } => order::Body::Restore(order),
+        };
+        send(agent, &node, id, body)?;
+        if state.jobs.len() >= MAX_JOBS {
+            let gone = state.jobs.iter().rposition(|row| ended(&row.info));
+            let last = state.jobs.len() - 1;
+            state.jobs.remove(gone.unwrap_or(last));
+        }
+        state.jobs.push_front(Row {
+            id,
+            info: watch::Sender::new(info.clone()),
+            heard: 0,
+        });
+        Ok(info)
+    }
+
+    /// Asks the job's agent to stop it; the job ends when the agent says so. One that has ended, or
+    /// whose agent is gone, is only returned.
+    pub fn cancel(&self, id: &JobId) -> Result<JobInfo> {
+        let state = self.lock();
+        let info = state.job(id)?.info.borrow().clone();
+        if info.ended_ns == 0
+            && let Some(agent) = state.agents.get(&info.node)
+        {
+            send(agent, &info.node, *id, order::Body::Cancel(CancelOrder {}))?;
+        }
+        Ok(info)
+    }
+
+    /// All remembered jobs, newest first.
+    pub fn jobs(&self) -> Vec<JobInfo> {
+        let state = self.lock();
+        state.jobs.iter().map(|r| r.info.borrow().clone()).collect()
+    }
+
+    /// The job's state now and from now on.
+    pub fn watch(&self, id: &JobId) -> Result<watch::Receiver<JobInfo>> {
+        Ok(self.lock().job(id)?.info.subscribe())
+    }
+
+    /// Connected nodes, by name.
+    pub fn agents(&self) -> Vec<String> {
+        self.lock().agents.keys().cloned().collect()
+    }
+
+    /// What the connected agents list: node and volume.
+    pub fn volumes(&self) -> Vec<(String, AgentVolume)> {
+        let state = self.lock();
+        let agents = state.agents.iter();
+        agents
+            .flat_map(|(node, agent)| agent.volumes.iter().map(|v| (node.clone(), v.clone())))
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change below is complete before anything can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn job(&self, id: &JobId) -> Result<&Row> {
+        let row = self.jobs.iter().find(|row| row.id == *id);
+        row.ok_or_else(|| Error::JobNotFound {
+            job: id.to_string(),
+        })
+    }
+
+    fn serving(&self, volume: &str) -> Result<String> {
+        let mut refused = None;
+        for (node, agent) in &self.agents {
+            for candidate in &agent.volumes {
+                let named = candidate.facts.as_ref().is_some_and(|f| f.name == volume);
+                if named && candidate.eligible {
+                    return Ok(node.clone());
+                }
+                if named {
+                    refused = Some(format!(
+                        "{volume} ({} on {node}: {})",
+                        candidate.reason, candidate.detail
+                    ));
+                }
+            }
+        }
+        Err(Error::AgentMissing {
+            what: refused.unwrap_or_else(|| format!("volume {volume}")),
+        })
+    }
+}
+
+fn send(agent: &Agent, node: &str, id: JobId, body: order::Body) -> Result<()> {
+    let order = Order {
+        job: id.as_bytes().to_vec().into(),
+        body: Some(body),
+    };
+    agent
+        .orders
+        .try_send(order)
+        .map_err(|_| Error::AgentMissing {
+            what: format!("node {node} (its agent does not take orders)"),
+        })
+}
+
+fn ended(info: &watch::Sender<JobInfo>) -> bool {
+    info.borrow().ended_ns != 0
+}
+
+fn apply(info: &watch::Sender<JobInfo>, mut report: Report, now_ns: i64) {
+    report.problems.truncate(MAX_PROBLEMS);
+    cut(&mut report.reason);
+    cut(&mut report.detail);
+    let end = matches!(
+        report.state(),
+        JobState::Done | JobState::Failed | JobState::Cancelled
+    );
+    info.send_modify(|info| {
+        info.ended_ns = if end { now_ns } else { 0 };
+        info.last = Some(report);
+    });
+}
+
+fn cut(text: &mut String) {
+    let mut at = MAX_TEXT.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    text.truncate(at);
+}
+
+fn bounded(mut volumes: Vec<AgentVolume>) -> Vec<AgentVolume> {
+    volumes.truncate(MAX_VOLUMES);
+    volumes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_proto::v1::{VolumeFacts, VolumeList};
+
+    fn hello(node: &str, volumes: &[(&str, bool)]) -> Hello {
+        let volume = |(name, eligible): &(&str, bool)| AgentVolume {
+            facts: Some(VolumeFacts {
+                name: (*name).into(),
+                ..VolumeFacts::default()
+            }),
+            eligible: *eligible,
+            reason: "Unsupported".into(),
+            detail: "procfs".into(),
+        };
+        Hello {
+            protocol: 1,
+            node: node.into(),
+            volumes: Some(VolumeList {
+                volumes: volumes.iter().map(volume).collect(),
+            }),
+            ..Hello::default()
+        }
+    }
+
+    fn backup(volume: &str) -> What {
+        What::Backup(BackupOrder {
+            volume: volume.into(),
+            ..BackupOrder::default()
+        })
+    }
+
+    fn report(id: JobId, state: JobState) -> Report {
+        Report {
+            job: id.as_bytes().to_vec().into(),
+            state: state.into(),
+            ..Report::default()
+        }
+    }
+
+    const JOB: JobId = JobId::from_bytes([7; 16]);
+
+    #[test]
+    fn an_order_reaches_the_agent_that_serves_the_volume_and_reports_come_back() {
+        let hub = Hub::default();
+        let (_a, mut none) = hub.connect(hello("a", &[("web", false)]));
+        let (b, mut orders) = hub.connect(hello("b", &[("web", true)]));
+        assert_eq!(hub.start(JOB, backup("web"), None, 5).unwrap().node, "b");
+        assert!(matches!(
+            orders.try_recv().unwrap().body,
+            Some(order::Body::Backup(_))
+        ));
+        assert!(none.try_recv().is_err());
+        let watch = hub.watch(&JOB).unwrap();
+        hub.report(&b, report(JOB, JobState::Done), 9);
+        assert_eq!(watch.borrow().ended_ns, 9);
+        hub.report(&b, report(JOB, JobState::Running), 10);
+        assert_eq!(watch.borrow().ended_ns, 9, "an ended job stays ended");
+    }
+
+    #[test]
+    fn a_volume_that_nobody_can_serve_says_why() {
+        let hub = Hub::default();
+        let _a = hub.connect(hello("a", &[("web", false)]));
+        let error = hub.start(JOB, backup("web"), None, 0).unwrap_err();
+        assert!(
+            error.to_string().contains("Unsupported on a: procfs"),
+            "{error}"
+        );
+        let error = hub.start(JOB, backup("db"), None, 0).unwrap_err();
+        assert!(matches!(error, Error::AgentMissing { .. }));
+    }
+
+    #[test]
+    fn jobs_of_a_lost_agent_fail_and_others_cannot_report_them() {
+        let hub = Hub::default();
+        let (a, _orders) = hub.connect(hello("a", &[("web", true)]));
+        let (b, _others) = hub.connect(hello("b", &[]));
+        hub.start(JOB, backup("web"), None, 0).unwrap();
+        hub.report(&b, report(JOB, JobState::Done), 1);
+        assert_eq!(hub.jobs()[0].ended_ns, 0);
+        hub.report(&a, report(JOB, JobState::Running), 1);
+        hub.expire("a", 2);
+        assert_eq!(hub.jobs()[0].ended_ns, 0, "it was heard of");
+        hub.disconnect(&a);
+        hub.expire("a", 3);
+        let job = hub.jobs().remove(0);
+        assert_eq!(
+            (job.ended_ns, job.last.unwrap().reason.as_str()),
+            (3, "AgentLost")
+        );
+    }
+
+    #[test]
+    fn the_table_of_jobs_is_bounded() {
+        let hub = Hub::default();
+        let (a, mut orders) = hub.connect(hello("a", &[("web", true)]));
+        for n in 0..MAX_JOBS as u64 + 10 {
+            let mut id = [0; 16];
+            id[..8].copy_from_slice(&n.to_le_bytes());
+            hub.start(JobId::from_bytes(id), backup("web"), None, 0)
+                .unwrap();
+            hub.report(&a, report(JobId::from_bytes(id), JobState::Done), 1);
+            orders.try_recv().unwrap();
+        }
+        assert_eq!(hub.jobs().len(), MAX_JOBS);
+    }
+}

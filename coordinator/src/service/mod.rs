@@ -1,0 +1,114 @@
+//! The gRPC services: decode, authorise, call, encode. No logic lives here.
+//!
+//! Every refusal is a `tonic::Status` whose details hold a `google.rpc.ErrorInfo` with the stable
+//! reason, in the domain [`ERROR_DOMAIN`].
+
+use crate::error::{Error, Kind};
+use std::collections::HashMap;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Domain of every `ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "holdfast.dev";
+/// Largest message taken from a peer, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// The one mapping from our errors to the wire's.
+pub fn status(error: Error) -> Status {
+    let code = match error.kind() {
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::Conflict => Code::AlreadyExists,
+        Kind::Precondition => Code::FailedPrecondition,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::Exhausted => Code::ResourceExhausted,
+        Kind::Denied => Code::PermissionDenied,
+        Kind::DataLoss => Code::DataLoss,
+        Kind::Cancelled => Code::Cancelled,
+        Kind::Internal => Code::Internal,
+    };
+    let reason = error.reason().as_str();
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, metadata(&error));
+    Status::with_error_details(code, message, details)
+}
+
+/// What a machine may want beside the reason.
+fn metadata(error: &Error) -> HashMap<String, String> {
+    let mut map = HashMap::new();
+    let mut put = |key: &str, value: String| {
+        map.insert(key.to_owned(), value);
+    };
+    match error {
+        Error::UnknownChunkReference { path, chunk } => {
+            put("path", path.clone());
+            put("chunk", chunk.to_string());
+        }
+        Error::InvalidChunkId { chunk } => put("chunk", chunk.to_string()),
+        Error::InvalidChange { path, .. } => put("path", path.clone()),
+        Error::VolumeBusy { volume }
+        | Error::VolumeNotFound { volume }
+        | Error::VolumeNameTaken { volume, .. } => put("volume", volume.clone()),
+        Error::ChunkGone { chunks } => {
+            // As many as fit beside the message in 8 KiB of headers.
+            let ids: Vec<_> = chunks
+                .iter()
+                .take(32)
+                .map(|c| holdfast_format::id::hex(c))
+                .collect();
+            put("chunks", ids.join(","));
+        }
+        Error::SnapshotAmbiguous { matches, .. } => {
+            let ids: Vec<_> = matches.iter().take(32).map(ToString::to_string).collect();
+            put("matches", ids.join(","));
+        }
+        Error::ObjectDamaged { name, .. } | Error::ObjectMissing { name } => {
+            put("object", name.clone());
+        }
+        Error::RepositoryOwned {
+            catalog,
+            host,
+            epoch,
+            ..
+        } => {
+            put("catalog", catalog.clone());
+            put("host", host.clone());
+            put("epoch", epoch.to_string());
+        }
+        _ => {}
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_format::id::ChunkId;
+
+    #[test]
+    fn a_refusal_carries_its_reason_and_what_it_is_about() {
+        let chunk = ChunkId::from_bytes([3; 32]);
+        let status = status(Error::UnknownChunkReference {
+            path: "a/b".into(),
+            chunk,
+        });
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let info = status.get_error_details().error_info().unwrap().clone();
+        assert_eq!(info.reason, "UnknownChunkReference");
+        assert_eq!(info.domain, ERROR_DOMAIN);
+        assert_eq!(info.metadata["chunk"], chunk.to_string());
+    }
+
+    #[test]
+    fn causes_are_in_the_message() {
+        let status = status(Error::io("open /x", std::io::Error::other("broken")));
+        assert_eq!(status.message(), "cannot open /x: broken");
+        assert_eq!(status.code(), Code::Unavailable);
+    }
+}

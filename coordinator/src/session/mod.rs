@@ -1,0 +1,4 @@
+//! One upload, from begin to commit.
+mod filter;
+mod known;
+mod ticket;
