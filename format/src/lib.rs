@@ -5,6 +5,7 @@
 pub mod chunker;
 pub mod codec;
 pub mod coding;
+pub mod content;
 pub mod delta;
 pub mod digest;
 pub mod entry;
