@@ -10,5 +10,6 @@ pub mod restore_plan;
 pub mod schedule;
 pub mod service;
 pub mod session;
+pub mod settings;
 
 pub use error::{Error, Kind, Reason, Result};

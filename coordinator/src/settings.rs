@@ -1,0 +1,306 @@
+//! What a coordinator is told: numbers and texts. The store, the clock and the key are passed beside it.
+//!
+//! Every default is here. `read` asks the settings for each key once, so that all errors are reported
+//! together; an embedder builds the same structure by hand.
+
+use holdfast_runtime::listen::Listen;
+use holdfast_runtime::logging::LogSettings;
+use holdfast_runtime::settings::{ByteCount, Settings, Span};
+use holdfast_runtime::tls::ServerTls;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// gRPC port.
+pub const GRPC_PORT: u16 = 7270;
+/// HTTP port: health and metrics.
+pub const HTTP_PORT: u16 = 7271;
+const MIB: u64 = 1 << 20;
+
+/// What [`crate::Coordinator::open`] needs beside the key, the clock and the store.
+#[derive(Clone, Debug)]
+pub struct CoordinatorSettings {
+    /// Directory of this repository's catalog, spilled frames and caches; never inside the repository.
+    pub state_dir: PathBuf,
+    /// Take the repository over from another catalog.
+    pub take_over: bool,
+    /// Name of this host, as claims show it.
+    pub host: String,
+    /// Open packs and packs on their way.
+    pub packs: PackSettings,
+    /// Leases of sessions.
+    pub sessions: SessionSettings,
+    /// Caches for reading.
+    pub cache: CacheSettings,
+}
+
+/// Open packs and packs on their way to the store.
+#[derive(Clone, Copy, Debug)]
+pub struct PackSettings {
+    /// A pack is finished at this size, in stored bytes.
+    pub target_bytes: u64,
+    /// Memory for open packs and packs on their way; above it open packs spill to a file.
+    pub budget_bytes: u64,
+    /// A commit that adds less than this writes one pack of both kinds.
+    pub mixed_bytes: u64,
+    /// zstd level of frames that are built again, and of tree frames.
+    pub level: i32,
+}
+
+impl Default for PackSettings {
+    fn default() -> Self {
+        Self {
+            target_bytes: 32 * MIB,
+            budget_bytes: 96 * MIB,
+            mixed_bytes: MIB,
+            level: 3,
+        }
+    }
+}
+
+/// Leases of sessions.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionSettings {
+    /// A volume's lease lasts this long after the last message.
+    pub lease: Duration,
+    /// An open pack that holds frames of a silent session is finished after this long.
+    pub idle: Duration,
+}
+
+impl Default for SessionSettings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(60),
+            idle: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Caches for reading.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSettings {
+    /// Sealed tree frames on disk.
+    pub disk_bytes: u64,
+    /// Opened tree frames in memory.
+    pub memory_bytes: u64,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self {
+            disk_bytes: 1024 * MIB,
+            memory_bytes: 16 * MIB,
+        }
+    }
+}
+
+impl CoordinatorSettings {
+    /// Defaults, with the state in `state_dir`.
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self {
+            state_dir,
+            take_over: false,
+            host: host_name(),
+            packs: PackSettings::default(),
+            sessions: SessionSettings::default(),
+            cache: CacheSettings::default(),
+        }
+    }
+}
+
+/// What the `holdfast-coordinator` process needs.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// URL of the repository's store.
+    pub repository: String,
+    /// File of the key-encryption key.
+    pub key_file: Option<PathBuf>,
+    /// File of a passphrase that opens the key.
+    pub passphrase_file: Option<PathBuf>,
+    /// Where state directories of repositories lie.
+    pub state_root: PathBuf,
+    /// Take the repository over from another catalog.
+    pub take_over: bool,
+    /// Where gRPC listens.
+    pub listen: Listen,
+    /// Allows plaintext beyond this host.
+    pub insecure_listen: bool,
+    /// Where HTTP listens.
+    pub http: SocketAddr,
+    /// TLS of the gRPC listener.
+    pub tls: Option<ServerTls>,
+    /// Open packs.
+    pub packs: PackSettings,
+    /// Sessions.
+    pub sessions: SessionSettings,
+    /// Caches.
+    pub cache: CacheSettings,
+    /// Logs.
+    pub log: LogSettings,
+    /// How long a stop may take.
+    pub drain: Duration,
+}
+
+impl ServerSettings {
+    /// Asks for every key; wrong ones are in `settings`, and the result is then not to be used.
+    pub fn read(settings: &mut Settings) -> Self {
+        let packs = PackSettings::default();
+        let sessions = SessionSettings::default();
+        let cache = CacheSettings::default();
+        let read = Self {
+            repository: settings.required("repository.url").unwrap_or_default(),
+            key_file: path(settings, "repository.key_file"),
+            passphrase_file: path(settings, "repository.passphrase_file"),
+            state_root: path(settings, "state.dir").unwrap_or_else(default_state_root),
+            take_over: settings.get("repository.take_over", false),
+            listen: settings.get(
+                "grpc.listen",
+                Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, GRPC_PORT))),
+            ),
+            insecure_listen: settings.get("grpc.insecure_listen", false),
+            http: settings.get(
+                "http.listen",
+                SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT)),
+            ),
+            tls: tls(settings),
+            packs: PackSettings {
+                target_bytes: bytes(settings, "packs.target", packs.target_bytes),
+                budget_bytes: bytes(settings, "packs.budget", packs.budget_bytes),
+                mixed_bytes: bytes(settings, "packs.mixed", packs.mixed_bytes),
+                level: settings.get("packs.level", packs.level),
+            },
+            sessions: SessionSettings {
+                lease: span(settings, "sessions.lease", sessions.lease),
+                idle: span(settings, "sessions.idle", sessions.idle),
+            },
+            cache: CacheSettings {
+                disk_bytes: bytes(settings, "cache.disk", cache.disk_bytes),
+                memory_bytes: bytes(settings, "cache.memory", cache.memory_bytes),
+            },
+            log: log(settings),
+            drain: span(settings, "drain.grace", Duration::from_secs(10)),
+        };
+        read.check(settings);
+        read
+    }
+
+    fn check(&self, settings: &mut Settings) {
+        if self.packs.target_bytes < MIB || self.packs.target_bytes > 256 * MIB {
+            settings.refuse("packs.target must be between 1 MiB and 256 MiB");
+        }
+        if self.packs.budget_bytes < 2 * self.packs.target_bytes {
+            settings.refuse("packs.budget must be at least twice packs.target");
+        }
+        if !(1..=19).contains(&self.packs.level) {
+            settings.refuse("packs.level must be between 1 and 19");
+        }
+        if self.tls.is_none() && !self.listen.is_local() && !self.insecure_listen {
+            settings.refuse(
+                "grpc.listen reaches beyond this host without TLS: configure grpc.tls_cert and \
+                 grpc.tls_key, or allow it with --insecure-listen",
+            );
+        }
+    }
+}
+
+/// `/var/lib/holdfast/coordinator` as root, else below `$XDG_STATE_HOME`.
+pub fn default_state_root() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/holdfast/coordinator");
+    }
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into()));
+    std::env::var_os("XDG_STATE_HOME")
+        .map_or_else(|| home().join(".local/state"), PathBuf::from)
+        .join("holdfast/coordinator")
+}
+
+/// The kernel's name of this host.
+pub fn host_name() -> String {
+    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(name) => name.trim().to_owned(),
+        Err(_) => "unknown".into(),
+    }
+}
+
+fn path(settings: &mut Settings, key: &str) -> Option<PathBuf> {
+    settings.optional::<String>(key).map(PathBuf::from)
+}
+
+fn bytes(settings: &mut Settings, key: &str, default: u64) -> u64 {
+    settings.get(key, ByteCount(default)).0
+}
+
+fn span(settings: &mut Settings, key: &str, default: Duration) -> Duration {
+    settings.get(key, Span(default)).0
+}
+
+fn tls(settings: &mut Settings) -> Option<ServerTls> {
+    let certificate = path(settings, "grpc.tls_cert");
+    let key = path(settings, "grpc.tls_key");
+    let client_authorities = path(settings, "grpc.tls_client_ca");
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(ServerTls {
+            certificate,
+            key,
+            client_authorities,
+        }),
+        (None, None) if client_authorities.is_none() => None,
+        _ => {
+            settings.refuse("grpc.tls_cert and grpc.tls_key are given together or not at all");
+            None
+        }
+    }
+}
+
+fn log(settings: &mut Settings) -> LogSettings {
+    let defaults = LogSettings::default();
+    let filter = settings.get("log.filter", defaults.filter);
+    let format = settings.get("log.format", String::from("auto"));
+    let format = format.parse().unwrap_or_else(|error| {
+        settings.refuse(format!("log.format {error}"));
+        defaults.format
+    });
+    LogSettings { filter, format }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ServerSettings, String> {
+        let mut settings = Settings::from_text("test.yaml", text, []);
+        let read = ServerSettings::read(&mut settings);
+        settings.finish().map(|_| read).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn every_error_is_reported_at_once() {
+        let text = "grpc: {listen: '0.0.0.0:7270', tsl_cert: x}\nlog: {format: blue}\npacks: {target: 1KiB}";
+        let error = read(text).unwrap_err();
+        for part in [
+            "repository.url",
+            "insecure-listen",
+            "tsl_cert",
+            "log.format",
+            "packs.target",
+        ] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
+
+    #[test]
+    fn defaults_listen_on_this_host_only() {
+        let settings = read("repository: {url: /backup}").unwrap();
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:7270");
+        assert_eq!(settings.http.to_string(), "127.0.0.1:7271");
+        assert!(settings.listen.is_local());
+        assert_eq!(settings.packs.budget_bytes, 96 << 20);
+    }
+
+    #[test]
+    fn plaintext_beyond_this_host_must_be_allowed() {
+        let text =
+            "repository: {url: /backup}\ngrpc: {listen: '0.0.0.0:7270', insecure_listen: true}";
+        assert!(read(text).is_ok());
+    }
+}
