@@ -14,6 +14,7 @@ pub mod frame;
 pub mod id;
 pub mod keys;
 pub mod names;
+pub mod pack;
 pub mod path;
 pub mod seal;
 pub mod stamp;
