@@ -8,9 +8,17 @@
 //! Everything that touches a volume is synchronous and runs on blocking threads; what talks to the
 //! coordinator is async; they are joined by channels bounded in bytes.
 
+pub mod beneath;
 pub mod cancel;
 pub mod error;
+pub mod index;
+pub mod mount;
 pub mod progress;
+pub mod rules;
+pub mod scan;
+mod sort;
+mod spool;
+pub mod stat;
 
 pub use cancel::Cancel;
 pub use error::{Error, ItemProblem, Result};
