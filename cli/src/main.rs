@@ -1,2 +1,53 @@
-//! placeholder
-fn main() {}
+//! `holdfast`: what an operator types. Wiring only.
+
+mod args;
+mod commands;
+mod connect;
+mod content;
+mod failure;
+mod output;
+mod progress;
+mod selector;
+mod tar;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use failure::{Exit, Failure};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { Exit::Done } else { Exit::Usage }.into();
+        }
+    };
+    holdfast_runtime::tls::install_provider();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("holdfast: cannot start: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let end = runtime.block_on(commands::run(cli));
+    // A blocking read that hangs (a dead NFS server) must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match end {
+        Ok(()) => Exit::Done.into(),
+        Err(failure) if is_closed_pipe(&failure) => Exit::Done.into(),
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("holdfast: {}", failure.message);
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+/// `holdfast ls … | head` is no failure.
+fn is_closed_pipe(failure: &Failure) -> bool {
+    failure.exit == Exit::Failed && failure.message.contains("Broken pipe")
+}

@@ -1,0 +1,80 @@
+//! One file per verb: options → call → print.
+
+pub mod backup;
+pub mod cat;
+pub mod diff;
+pub mod doctor;
+pub mod dump;
+pub mod find;
+pub mod forget;
+pub mod init;
+pub mod jobs;
+pub mod key;
+pub mod ls;
+pub mod rebuild;
+pub mod restore;
+pub mod snapshots;
+pub mod status;
+pub mod up;
+pub mod volumes;
+
+use crate::args::{Cli, Command};
+use crate::failure::Outcome;
+use crate::selector::{Selection, id_of};
+use crate::failure::Failure;
+use holdfast_format::id::SnapshotId;
+use holdfast_proto::v1::{self, admin_client::AdminClient};
+use tonic::transport::Channel;
+
+/// Runs the command that was typed.
+pub async fn run(cli: Cli) -> Outcome<()> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Init => init::run(global).await,
+        Command::Up(options) => up::run(global, options).await,
+        Command::Backup(options) => backup::run(global, options).await,
+        Command::Volumes => volumes::run(global).await,
+        Command::Snapshots(options) => snapshots::run(global, options).await,
+        Command::Ls(options) => ls::run(global, options).await,
+        Command::Cat(options) => cat::run(global, options).await,
+        Command::Find(options) => find::run(global, options).await,
+        Command::Diff(options) => diff::run(global, options).await,
+        Command::Dump(options) => dump::run(global, options).await,
+        Command::Restore(options) => restore::run(global, options).await,
+        Command::Forget(options) => forget::run(global, options).await,
+        Command::Jobs(options) => jobs::run(global, options).await,
+        Command::Status => status::run(global).await,
+        Command::Doctor(options) => doctor::run(global, options).await,
+        Command::Key(options) => key::run(global, options).await,
+        Command::Rebuild => rebuild::run(global).await,
+        Command::Completion { shell } => {
+            completion(shell);
+            Ok(())
+        }
+    }
+}
+
+fn completion(shell: clap_complete::Shell) {
+    use clap::CommandFactory;
+    clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut std::io::stdout());
+}
+
+/// All snapshots, as the coordinator lists them.
+pub async fn list_snapshots(channel: &Channel, volume: Option<String>) -> Outcome<Vec<v1::SnapshotInfo>> {
+    let request = v1::SnapshotsRequest { volume: volume.unwrap_or_default() };
+    Ok(admin(channel).snapshots(request).await?.into_inner().snapshots)
+}
+
+/// The snapshot and path that were typed.
+pub async fn select(channel: &Channel, text: &str) -> Outcome<(v1::SnapshotInfo, SnapshotId, Selection)> {
+    let selection = Selection::parse(text)?;
+    let all = list_snapshots(channel, None).await?;
+    let info = selection.snapshot.resolve(&all)?.clone();
+    let id = id_of(&info).ok_or_else(|| Failure::failed("the coordinator sent an id of the wrong length"))?;
+    Ok((info, id, selection))
+}
+
+/// A client of the Admin service.
+pub fn admin(channel: &Channel) -> AdminClient<Channel> {
+    AdminClient::new(channel.clone()).max_decoding_message_size(crate::content::MAX_MESSAGE_BYTES)
+}

@@ -1,0 +1,95 @@
+//! How far a run has come: a bar with rate and remaining time on a terminal, a line every ten seconds
+//! elsewhere, nothing with `--quiet`. All of it goes to standard error.
+
+use crate::output::bytes;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// A run's progress; clones are not needed, all methods take `&self`.
+pub struct Progress {
+    shown: Shown,
+    what: String,
+}
+
+enum Shown {
+    Nothing,
+    Bar(ProgressBar),
+    Lines(Mutex<Instant>, Instant),
+}
+
+impl Progress {
+    /// Progress of `what` ("backup of web").
+    pub fn new(what: impl Into<String>, quiet: bool) -> Self {
+        let what = what.into();
+        let shown = if quiet {
+            Shown::Nothing
+        } else if std::io::stderr().is_terminal() {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
+            bar.set_style(spinner());
+            bar.set_prefix(what.clone());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            Shown::Bar(bar)
+        } else {
+            let now = Instant::now();
+            Shown::Lines(Mutex::new(now), now)
+        };
+        Self { shown, what }
+    }
+
+    /// Files and bytes done so far; a total of 0 is not known.
+    pub fn update(&self, files: u64, done_bytes: u64, total_bytes: u64) {
+        match &self.shown {
+            Shown::Nothing => {}
+            Shown::Bar(bar) => {
+                if total_bytes > 0 && bar.length() != Some(total_bytes) {
+                    bar.set_length(total_bytes);
+                    bar.set_style(full_bar());
+                }
+                bar.set_position(done_bytes);
+                bar.set_message(format!("{files} files"));
+            }
+            Shown::Lines(last, start) => {
+                let Ok(mut last) = last.lock() else { return };
+                if last.elapsed() >= LINE_EVERY {
+                    *last = Instant::now();
+                    let seconds = start.elapsed().as_secs().max(1);
+                    let of = if total_bytes > 0 { format!(" of {}", bytes(total_bytes)) } else { String::new() };
+                    eprintln!(
+                        "{}: {files} files, {}{of}, {}/s",
+                        self.what,
+                        bytes(done_bytes),
+                        bytes(done_bytes / seconds)
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes the bar off the screen.
+    pub fn finish(&self) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn spinner() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix} {spinner} {bytes} {bytes_per_sec} {msg} {elapsed}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+fn full_bar() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {msg} eta {eta}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}

@@ -1,0 +1,102 @@
+//! BENCHMARKS.md's tables: minima of the rounds, ratios to the peers, and where a target is missed.
+
+use crate::rows::{Row, Runs};
+use std::fmt::Write;
+
+/// A bound on a ratio, as the table of targets states it.
+pub struct Target {
+    /// Row it belongs to, by its work.
+    pub work: &'static str,
+    /// What is compared.
+    pub what: What,
+    /// Against which tool; `None`: the best peer.
+    pub peer: Option<&'static str>,
+    /// Must be at most this many times.
+    pub must: f64,
+}
+
+/// What a target compares.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Wall time.
+    Wall,
+    /// CPU time.
+    Cpu,
+    /// Bytes added.
+    Added,
+}
+
+impl What {
+    fn of(self, runs: &Runs) -> Option<f64> {
+        match self {
+            What::Wall => runs.wall().map(|d| d.as_secs_f64()),
+            What::Cpu => runs.cpu().map(|d| d.as_secs_f64()),
+            What::Added => runs.added().map(|b| b as f64),
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            What::Wall => "wall",
+            What::Cpu => "CPU",
+            What::Added => "bytes added",
+        }
+    }
+}
+
+/// The rows as one table: wall s / CPU s / peak MiB / MiB added.
+pub fn table(rows: &[Row]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in rows.iter().flat_map(|r| &r.tools) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let mut out = format!("| work | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    for row in rows {
+        let _ = write!(out, "| {} |", row.work);
+        for name in &names {
+            let cell = match row.tools.iter().find(|(n, _)| n == name) {
+                None => "not measured".to_owned(),
+                Some((_, runs)) => cell(runs),
+            };
+            let _ = write!(out, " {cell} |");
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn cell(runs: &Runs) -> String {
+    let (Some(wall), Some(cpu)) = (runs.wall(), runs.cpu()) else {
+        return format!("failed: {}", runs.failed.clone().unwrap_or_default().replace(['\n', '|'], " "));
+    };
+    let peaks: Vec<String> = runs.peaks().iter().map(|(_, mib)| format!("{mib:.0}")).collect();
+    let added = runs.added().map_or(String::new(), |b| format!(" / {:.1}", b as f64 / 1_048_576.0));
+    format!("{:.2} / {:.2} / {}{added}", wall.as_secs_f64(), cpu.as_secs_f64(), peaks.join("+"))
+}
+
+/// The targets with what was reached.
+pub fn targets(rows: &[Row], targets: &[Target]) -> String {
+    let mut out = String::from("| work | compared | with | must be at most | is | |\n|---|---|---|---|---|---|\n");
+    for target in targets {
+        let Some(row) = rows.iter().find(|r| r.work == target.work) else { continue };
+        let ours = row.tools.iter().find(|(n, _)| n == "holdfast").and_then(|(_, r)| target.what.of(r));
+        let theirs = row
+            .tools
+            .iter()
+            .filter(|(n, _)| n != "holdfast" && target.peer.is_none_or(|p| p == n))
+            .filter_map(|(n, r)| Some((target.what.of(r)?, n.as_str())))
+            .min_by(|a, b| a.0.total_cmp(&b.0));
+        let (with, is, verdict) = match (ours, theirs) {
+            (Some(ours), Some((theirs, name))) if theirs > 0.0 => {
+                let ratio = ours / theirs;
+                let verdict = if ratio <= target.must { "met" } else { "**missed**" };
+                (name, format!("{ratio:.2} ×"), verdict)
+            }
+            _ => (target.peer.unwrap_or("best peer"), "not measured".into(), ""),
+        };
+        let _ = writeln!(out, "| {} | {} | {with} | {} × | {is} | {verdict} |", target.work, target.what.word(), target.must);
+    }
+    out
+}

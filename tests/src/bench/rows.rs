@@ -1,0 +1,255 @@
+//! The work that is measured: which corpus, which step, which tools; steps are interleaved among the
+//! tools, round by round, and the report takes each tool's minimum.
+
+use crate::corpus;
+use crate::holdfast::Holdfast;
+use crate::measure::Cost;
+use crate::tools::{Peer, PeerRepo};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Runs of one tool at one step.
+#[derive(Debug, Clone, Default)]
+pub struct Runs {
+    /// One cost per round.
+    pub costs: Vec<Cost>,
+    /// Bytes added to the store, per round.
+    pub added: Vec<u64>,
+    /// Why there is none.
+    pub failed: Option<String>,
+}
+
+impl Runs {
+    /// Fastest wall time.
+    pub fn wall(&self) -> Option<Duration> {
+        self.costs.iter().map(|c| c.wall).min()
+    }
+
+    /// Least CPU time.
+    pub fn cpu(&self) -> Option<Duration> {
+        self.costs.iter().map(|c| c.cpu).min()
+    }
+
+    /// Highest peak of each process.
+    pub fn peaks(&self) -> Vec<(String, f64)> {
+        let mut peaks: BTreeMap<String, f64> = BTreeMap::new();
+        for (name, mib) in self.costs.iter().flat_map(|c| &c.peak_mib) {
+            let peak = peaks.entry(name.clone()).or_default();
+            *peak = peak.max(*mib);
+        }
+        peaks.into_iter().collect()
+    }
+
+    /// Fewest bytes added.
+    pub fn added(&self) -> Option<u64> {
+        self.added.iter().copied().min()
+    }
+}
+
+/// One row of the report.
+#[derive(Debug, Default)]
+pub struct Row {
+    /// What was done.
+    pub work: String,
+    /// Tool by tool, ours first.
+    pub tools: Vec<(String, Runs)>,
+}
+
+/// A repository of any tool.
+pub enum Tool {
+    /// Ours: coordinator and agent as two processes.
+    Holdfast(Box<Holdfast>),
+    /// A peer.
+    Peer(PeerRepo),
+}
+
+impl Tool {
+    fn name(&self) -> String {
+        match self {
+            Tool::Holdfast(_) => "holdfast".into(),
+            Tool::Peer(repo) => repo.peer.name().into(),
+        }
+    }
+
+    fn backup(&mut self, source: &Path) -> io::Result<Cost> {
+        match self {
+            Tool::Holdfast(holdfast) => holdfast.backup(),
+            Tool::Peer(repo) => repo.backup(source),
+        }
+    }
+
+    fn restore(&self, source: &Path, target: &Path, over: Over) -> io::Result<Cost> {
+        match self {
+            Tool::Holdfast(holdfast) => holdfast.restore(target, over == Over::Identical),
+            Tool::Peer(repo) => repo.restore(source, target),
+        }
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        match self {
+            Tool::Holdfast(holdfast) => holdfast.bytes(),
+            Tool::Peer(repo) => repo.bytes(),
+        }
+    }
+}
+
+/// What a restore finds in its target.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Nothing.
+    Empty,
+    /// The same tree.
+    Identical,
+}
+
+/// What to run.
+pub struct Plan {
+    /// Where corpora and repositories are made.
+    pub scratch: PathBuf,
+    /// Peers that are installed and wanted.
+    pub peers: Vec<Peer>,
+    /// Rounds per step.
+    pub rounds: usize,
+    /// Directory with our binaries.
+    pub bin: PathBuf,
+}
+
+/// A step of a scenario.
+pub enum Step<'a> {
+    /// Back the corpus up.
+    Backup(&'a str),
+    /// Change the corpus.
+    Change(&'a dyn Fn(&Path, u64) -> io::Result<()>),
+    /// Restore onto a fresh filesystem, and again over the identical tree.
+    Restore(&'a str, &'a str),
+}
+
+impl Plan {
+    /// Makes (or finds) a corpus.
+    pub fn corpus(&self, name: &str) -> io::Result<PathBuf> {
+        let root = self.scratch.join("corpora").join(name);
+        if !root.exists() {
+            eprintln!("making corpus {name}");
+            let half = root.with_extension("part");
+            let _ = std::fs::remove_dir_all(&half);
+            corpus::generate(name, &half, 42)?;
+            std::fs::rename(&half, &root)?;
+        }
+        Ok(root)
+    }
+
+    /// Runs the steps on `source` with all tools, interleaved, `rounds` times with fresh repositories.
+    pub fn scenario(&self, source: &Path, steps: &[Step<'_>]) -> io::Result<Vec<Row>> {
+        let mut rows: Vec<Row> = Vec::new();
+        for round in 0..self.rounds {
+            warm(source)?;
+            let mut tools = self.tools(source)?;
+            let mut at = 0;
+            for step in steps {
+                match step {
+                    Step::Change(change) => change(source, round as u64)?,
+                    Step::Backup(work) => {
+                        for tool in &mut tools {
+                            let before = tool.bytes()?;
+                            eprintln!("round {}: {work}: {}", round + 1, tool.name());
+                            let cost = tool.backup(source);
+                            let added = tool.bytes()?.saturating_sub(before);
+                            record(&mut rows, at, work, &tool.name(), cost, Some(added));
+                        }
+                        at += 1;
+                    }
+                    Step::Restore(fresh, again) => {
+                        for tool in &tools {
+                            eprintln!("round {}: {fresh}: {}", round + 1, tool.name());
+                            let target = FreshTarget::make(&self.scratch)?;
+                            let cost = tool.restore(source, target.path(), Over::Empty);
+                            record(&mut rows, at, fresh, &tool.name(), cost, None);
+                            let cost = tool.restore(source, target.path(), Over::Identical);
+                            record(&mut rows, at + 1, again, &tool.name(), cost, None);
+                        }
+                        at += 2;
+                    }
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    fn tools(&self, source: &Path) -> io::Result<Vec<Tool>> {
+        let scratch = self.scratch.join("repos");
+        let mut tools = vec![Tool::Holdfast(Box::new(Holdfast::start(&self.bin, &scratch, source)?))];
+        for peer in &self.peers {
+            tools.push(Tool::Peer(PeerRepo::create(*peer, &scratch)?));
+        }
+        Ok(tools)
+    }
+}
+
+fn record(rows: &mut Vec<Row>, at: usize, work: &str, tool: &str, cost: io::Result<Cost>, added: Option<u64>) {
+    if rows.len() <= at {
+        rows.resize_with(at + 1, Row::default);
+    }
+    let row = &mut rows[at];
+    row.work = work.to_owned();
+    let index = row.tools.iter().position(|(name, _)| name == tool).unwrap_or_else(|| {
+        row.tools.push((tool.to_owned(), Runs::default()));
+        row.tools.len() - 1
+    });
+    let runs = &mut row.tools[index].1;
+    match cost {
+        Ok(cost) => {
+            runs.costs.push(cost);
+            runs.added.extend(added);
+        }
+        Err(error) => runs.failed = Some(error.to_string()),
+    }
+}
+
+/// Reads everything once, so that the first tool does not pay for the disk.
+fn warm(source: &Path) -> io::Result<()> {
+    let status = Command::new("sh").arg("-c").arg("tar -cf - \"$0\" 2>/dev/null | cat >/dev/null").arg(source).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("cannot read the corpus")) }
+}
+
+/// A fresh ext4 on a loop device (as root), or an empty directory.
+pub struct FreshTarget {
+    dir: PathBuf,
+    image: Option<PathBuf>,
+}
+
+impl FreshTarget {
+    /// Makes one below `scratch`.
+    pub fn make(scratch: &Path) -> io::Result<Self> {
+        let dir = scratch.join("target");
+        let image = scratch.join("target.img");
+        let _ = Command::new("umount").arg(&dir).stderr(std::process::Stdio::null()).status();
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(Self { dir, image: None });
+        }
+        let script = "set -e; rm -f \"$1\"; truncate -s 16G \"$1\"; mkfs.ext4 -q -F -N 2000000 -E lazy_itable_init=0,lazy_journal_init=0 \"$1\"; mount -o loop \"$1\" \"$0\"; rmdir \"$0/lost+found\"";
+        let done = Command::new("sh").args(["-c", script]).arg(&dir).arg(&image).status()?;
+        if !done.success() {
+            return Err(io::Error::other("cannot mount a fresh ext4 for the restore"));
+        }
+        Ok(Self { dir, image: Some(image) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for FreshTarget {
+    fn drop(&mut self) {
+        if let Some(image) = &self.image {
+            let _ = Command::new("umount").arg(&self.dir).status();
+            let _ = std::fs::remove_file(image);
+        }
+    }
+}
