@@ -12,13 +12,18 @@ pub mod beneath;
 pub mod cancel;
 pub mod error;
 pub mod index;
+pub mod limits;
 pub mod mount;
+pub mod priority;
+pub mod probe;
 pub mod progress;
+pub mod read;
 pub mod rules;
 pub mod scan;
 mod sort;
 mod spool;
 pub mod stat;
+mod sys;
 
 pub use cancel::Cancel;
 pub use error::{Error, ItemProblem, Result};
