@@ -2,7 +2,7 @@
 //!
 //! Messages are lower-case, say what was found, and never hold secret bytes.
 
-use crate::id::{ChunkId, NodeId};
+use crate::id::{ChunkId, NodeId, RepositoryId};
 
 /// A byte string, message or argument broke a rule of the format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +96,12 @@ pub enum FormatError {
         what: &'static str,
         /// Which key it names.
         key: String,
+    },
+    /// The key is not the one of this repository.
+    #[error("this is not the key of repository {repository}")]
+    WrongKey {
+        /// The repository.
+        repository: RepositoryId,
     },
     /// A change to a tree is not possible.
     #[error("change of {path}: {rule}")]

@@ -28,6 +28,8 @@ pub mod contexts {
     pub const PASSPHRASE_SLOT: &str = "holdfast.dev 2026-11 v1 passphrase slot";
     /// Key-encryption key and repository id → key check of the repository object.
     pub const KEY_CHECK: &str = "holdfast.dev 2026-11 v1 key check";
+    /// Key-encryption key and parameters → seal of the repository object.
+    pub const REPOSITORY_SEAL: &str = "holdfast.dev 2026-11 v1 repository seal";
     /// Key-encryption key → public number of the key file.
     pub const KEY_FINGERPRINT: &str = "holdfast.dev 2026-11 v1 key fingerprint";
 }

@@ -3,9 +3,11 @@
 //! `FORMAT.md` beside this crate is normative for the bytes; this crate is its one implementation.
 
 pub mod chunker;
+pub mod claim;
 pub mod codec;
 pub mod coding;
 pub mod content;
+pub mod deletion;
 pub mod delta;
 pub mod digest;
 pub mod entry;
@@ -13,10 +15,14 @@ pub mod error;
 pub mod frame;
 pub mod id;
 pub mod keys;
+pub mod keyslot;
+pub mod mark;
 pub mod names;
 pub mod pack;
 pub mod path;
+pub mod repository;
 pub mod seal;
+pub mod snapshot;
 pub mod stamp;
 pub mod stats;
 pub mod volume;
