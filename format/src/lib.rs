@@ -26,5 +26,6 @@ pub mod snapshot;
 pub mod stamp;
 pub mod stats;
 pub mod volume;
+pub mod wire;
 
 pub use error::FormatError;
