@@ -18,12 +18,14 @@ pub mod priority;
 pub mod probe;
 pub mod progress;
 pub mod read;
+pub mod restore;
 pub mod rules;
 pub mod scan;
 mod sort;
 mod spool;
 pub mod stat;
 mod sys;
+pub mod volumes;
 
 pub use cancel::Cancel;
 pub use error::{Error, ItemProblem, Result};

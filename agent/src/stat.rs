@@ -1,6 +1,7 @@
 //! What `statx` says about one inode: only the fields that Holdfast needs, as plain numbers.
 
 use holdfast_format::entry::Kind;
+use holdfast_format::stamp::StatKey;
 use rustix::fs::{FileType, Statx, StatxFlags, makedev};
 
 /// The fields asked for. Birth time and mount id come for nothing beside the rest.
@@ -47,17 +48,23 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// The seven values that decide whether a file must be read.
+    pub fn key(&self) -> StatKey {
+        StatKey {
+            size: self.size,
+            mtime_ns: self.mtime_ns,
+            ctime_ns: self.ctime_ns,
+            ino: self.ino,
+            mode: self.mode | type_bits(self.kind),
+            uid: self.uid,
+            gid: self.gid,
+        }
+    }
+
     /// Whether both describe the same state of the same inode's content and metadata: any write,
     /// change of owner or mode, or of an attribute between them shows.
     pub fn same_state(&self, other: &Self) -> bool {
-        self.size == other.size
-            && self.mtime_ns == other.mtime_ns
-            && self.ctime_ns == other.ctime_ns
-            && self.ino == other.ino
-            && self.mode == other.mode
-            && self.uid == other.uid
-            && self.gid == other.gid
-            && self.kind == other.kind
+        self.key() == other.key()
     }
 }
 
@@ -96,6 +103,20 @@ impl From<&Statx> for Stat {
             mount_root: statx.stx_attributes.bits() & ATTR_MOUNT_ROOT != 0,
         }
     }
+}
+
+/// The bits of a mode that tell the kind.
+fn type_bits(kind: Kind) -> u32 {
+    let file_type = match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::Fifo,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice => FileType::CharacterDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+    };
+    file_type.as_raw_mode()
 }
 
 /// The kind of a file type. A type that Linux does not have counts as a socket: recorded by

@@ -4,7 +4,7 @@
 //!
 //! A [`Dir`] is one open directory; its calls take single names. All are safe to share.
 
-mod read;
+pub(crate) mod read;
 pub(crate) mod write;
 
 pub use read::Xattr;

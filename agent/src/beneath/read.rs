@@ -50,8 +50,7 @@ impl Dir {
     /// A descriptor that names `name`, whatever it is, and can read nothing of it.
     pub fn open_path(&self, name: &[u8]) -> Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
-        // NO_SYMLINKS refuses a trailing symlink even with O_PATH | O_NOFOLLOW only when it would
-        // be followed; the kernel documents O_PATH | O_NOFOLLOW as the one exception.
+        // With both flags NO_SYMLINKS gives the trailing symlink itself.
         open_beneath(self.as_fd(), checked(name)?, flags, Mode::empty())
     }
 
