@@ -446,6 +446,7 @@ fn format_reason(error: &FormatError) -> Reason {
         }
         FormatError::Limit { .. } => Reason::MessageTooLarge,
         FormatError::Unsupported { .. } => Reason::Unsupported,
+        FormatError::WrongKey { .. } => Reason::WrongKey,
         FormatError::Id { .. }
         | FormatError::Name { .. }
         | FormatError::Decode { .. }

@@ -5,6 +5,7 @@
 //! never names object_store, and `catalog` has the only SQL.
 
 pub mod auth;
+pub mod catalog;
 pub mod error;
 pub mod restore_plan;
 pub mod schedule;

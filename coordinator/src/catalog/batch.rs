@@ -1,0 +1,113 @@
+//! Statements over many rows, in few sizes, so that prepared statements are used again.
+
+use crate::catalog::dialect::{self, Conn, Db, DbRow};
+use crate::catalog::error::{Doing, Result};
+use sqlx::AssertSqlSafe;
+use sqlx::query::Query;
+use std::ops::Range;
+
+/// Most rows or ids of one statement.
+pub(super) const MAX_BATCH: usize = 500;
+const SIZES: [usize; 4] = [MAX_BATCH, 64, 8, 1];
+
+/// Ranges that cover `0..len`, each as long as one of four sizes.
+pub(super) fn ranges(len: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let size = SIZES.into_iter().find(|size| *size <= len - start)?;
+        start += size;
+        Some(start - size..start)
+    })
+}
+
+/// The rows of `SELECT … IN (ids)`; `head` ends before the list, `tail` begins after it. At most
+/// [`MAX_BATCH`] ids. Each row comes once, in no order.
+pub(super) async fn select_in<T: AsRef<[u8]>>(
+    conn: &mut Conn,
+    (head, tail): (&str, &str),
+    ids: &[T],
+) -> Result<Vec<DbRow>> {
+    let Some(last) = ids.last() else {
+        return Ok(Vec::new());
+    };
+    // Filled up with a repetition: a set does not mind.
+    let size = SIZES
+        .into_iter()
+        .rev()
+        .find(|size| *size >= ids.len())
+        .unwrap_or(ids.len());
+    let sql = format!("{head} IN {}{tail}", dialect::list(size));
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for index in 0..size {
+        query = query.bind(ids.get(index).unwrap_or(last).as_ref());
+    }
+    query.fetch_all(conn).await.doing("look up rows")
+}
+
+/// The same with numbers.
+pub(super) async fn select_in_numbers(
+    conn: &mut Conn,
+    (head, tail): (&str, &str),
+    numbers: &[i64],
+) -> Result<Vec<DbRow>> {
+    let Some(last) = numbers.last() else {
+        return Ok(Vec::new());
+    };
+    let size = SIZES
+        .into_iter()
+        .rev()
+        .find(|size| *size >= numbers.len())
+        .unwrap_or(numbers.len());
+    let sql = format!("{head} IN {}{tail}", dialect::list(size));
+    let mut query = sqlx::query(AssertSqlSafe(sql));
+    for index in 0..size {
+        query = query.bind(*numbers.get(index).unwrap_or(last));
+    }
+    query.fetch_all(conn).await.doing("look up rows")
+}
+
+/// Inserts `items` in their order; `bind` binds the `columns` values of one.
+pub(super) async fn insert<T, F>(
+    conn: &mut Conn,
+    (head, tail): (&str, &str),
+    columns: usize,
+    items: &[T],
+    bind: F,
+) -> Result<()>
+where
+    F: for<'q> Fn(
+        Query<'q, Db, <Db as sqlx::Database>::Arguments>,
+        &'q T,
+    ) -> Query<'q, Db, <Db as sqlx::Database>::Arguments>,
+{
+    for range in ranges(items.len()) {
+        let sql = format!(
+            "{head} VALUES {}{tail}",
+            dialect::rows(range.len(), columns)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for item in &items[range] {
+            query = bind(query, item);
+        }
+        query.execute(&mut *conn).await.doing("insert rows")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_cover_everything_once_and_in_order() {
+        for len in [0, 1, 7, 8, 63, 64, 65, 499, 500, 501, 1077, 5000] {
+            let mut next = 0;
+            for range in ranges(len) {
+                assert_eq!(range.start, next);
+                assert!(SIZES.contains(&range.len()));
+                next = range.end;
+            }
+            assert_eq!(next, len);
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Counters and single values. A number that was given out is never given out again, whatever happens
+//! to what it was for.
+
+use crate::catalog::dialect::Conn;
+use crate::catalog::error::{Doing, Result, bad_row};
+use crate::catalog::{Catalog, PruneNumber, transact};
+use sqlx::Row;
+
+/// Row numbers of chunks and nodes.
+pub(super) const ROWS: &str = "rows";
+/// Numbers of packs.
+pub(super) const PACKS: &str = "packs";
+/// Numbers of volumes.
+pub(super) const VOLUMES: &str = "volumes";
+/// Number of the newest prune.
+pub(super) const PRUNE: &str = "prune";
+/// Highest deletion record that was applied.
+pub(super) const DELETION: &str = "deletion";
+/// Highest epoch that this catalog claimed or saw.
+pub(super) const CLAIM: &str = "claim";
+
+/// All of them, with what they start at.
+pub(super) const ALL: [(&str, i64); 6] = [
+    (ROWS, 0),
+    (PACKS, 0),
+    (VOLUMES, 0),
+    (PRUNE, 1),
+    (DELETION, 0),
+    (CLAIM, 0),
+];
+
+/// Takes `count` numbers and returns the first of them.
+pub(super) async fn take(conn: &mut Conn, name: &'static str, count: usize) -> Result<i64> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let row = sqlx::query("UPDATE counters SET value = value + $1 WHERE name = $2 RETURNING value")
+        .bind(count)
+        .bind(name)
+        .fetch_optional(conn)
+        .await
+        .doing("take a number")?
+        .ok_or_else(|| bad_row(format!("counter {name} is missing")))?;
+    Ok(row.try_get::<i64, _>(0).doing("take a number")? - count + 1)
+}
+
+/// The counter's value.
+pub(super) async fn read(conn: &mut Conn, name: &'static str) -> Result<i64> {
+    let row = sqlx::query("SELECT value FROM counters WHERE name = $1")
+        .bind(name)
+        .fetch_optional(conn)
+        .await
+        .doing("read a counter")?
+        .ok_or_else(|| bad_row(format!("counter {name} is missing")))?;
+    row.try_get(0).doing("read a counter")
+}
+
+/// Raises a counter to at least `value`.
+pub(super) async fn raise(conn: &mut Conn, name: &'static str, value: u64) -> Result<()> {
+    let value = i64::try_from(value).map_err(|_| bad_row(format!("counter {name} of {value}")))?;
+    sqlx::query("UPDATE counters SET value = $1 WHERE name = $2 AND value < $1")
+        .bind(value)
+        .bind(name)
+        .execute(conn)
+        .await
+        .doing("raise a counter")?;
+    Ok(())
+}
+
+impl Catalog {
+    async fn counter(&self, name: &'static str) -> Result<i64> {
+        let mut conn = self.readers.acquire().await.doing("read a counter")?;
+        read(&mut conn, name).await
+    }
+
+    async fn unsigned(&self, name: &'static str) -> Result<u64> {
+        let value = self.counter(name).await?;
+        u64::try_from(value).map_err(|_| bad_row(format!("counter {name} of {value}")))
+    }
+
+    /// Number of the newest prune.
+    pub async fn prune_number(&self) -> Result<PruneNumber> {
+        Ok(PruneNumber(self.counter(PRUNE).await?))
+    }
+
+    /// Begins the next prune: from now on everything found present is stamped with its number.
+    pub async fn next_prune(&self) -> Result<PruneNumber> {
+        transact!(self, "begin a prune", |conn| take(conn, PRUNE, 1).await).map(PruneNumber)
+    }
+
+    /// Highest deletion record that was applied to this catalog; 0: none.
+    pub async fn deletion_applied(&self) -> Result<u64> {
+        self.unsigned(DELETION).await
+    }
+
+    /// Highest claim epoch that this catalog had or saw; 0: none.
+    pub async fn claim_epoch(&self) -> Result<u64> {
+        self.unsigned(CLAIM).await
+    }
+
+    /// Remembers a claim epoch; a lower one than before changes nothing.
+    pub async fn set_claim_epoch(&self, epoch: u64) -> Result<()> {
+        transact!(self, "remember a claim", |conn| raise(conn, CLAIM, epoch)
+            .await)
+    }
+}
