@@ -1,0 +1,537 @@
+//! One regular file on its way: made under a temporary name, filled in any order, settled and moved to
+//! its name when its last byte is there. Only verified bytes reach it.
+//!
+//! A file that comes whole in one piece into a fresh directory is made under its own name: the marker
+//! of the restore stands in the target until everything is complete, and a run that resumes verifies
+//! content. All methods may be called by several threads at once.
+
+use super::context::{Context, lock};
+use super::dirs::TargetDir;
+use super::meta::{self, Have, How, Meta};
+use super::plan;
+use super::report::Action;
+use crate::beneath::{Dir, Errno, Result, write};
+use crate::stat::Stat;
+use holdfast_format::entry::Kind;
+use holdfast_format::path::RelPath;
+use rustix::fd::AsFd;
+use rustix::fs::{FallocateFlags, SeekFrom};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What a finished file does to its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Nothing may be there.
+    New,
+    /// It takes the place of a file that is there.
+    Over,
+}
+
+/// The file that stands at the name already.
+pub struct Local {
+    /// Open for reading.
+    pub file: File,
+    /// As it was when it was opened.
+    pub stat: Stat,
+}
+
+#[derive(Default)]
+struct Writing {
+    /// The name the bytes are written under, and the inode made for it; `None`: nothing written yet.
+    temporary: Option<(Vec<u8>, u64)>,
+    /// Written into the local file itself.
+    in_place: bool,
+}
+
+/// One regular file being restored.
+pub struct FileJob {
+    number: u64,
+    dir: Arc<TargetDir>,
+    name: Vec<u8>,
+    meta: Meta,
+    place: Place,
+    local: Option<Local>,
+    /// The link group it is the first restored member of, where the group's own path is not restored.
+    group: Option<RelPath>,
+    /// Its whole content is one chunk.
+    single: bool,
+    left: AtomicU64,
+    failed: AtomicBool,
+    /// Of a dry run: something would be written.
+    differs: AtomicBool,
+    written: AtomicU64,
+    writing: Mutex<Writing>,
+}
+
+impl FileJob {
+    /// A file with nothing written; its maker holds it until `done`.
+    pub fn new(
+        context: &Context,
+        dir: Arc<TargetDir>,
+        name: &[u8],
+        meta: Meta,
+        group: Option<RelPath>,
+    ) -> Self {
+        dir.hold();
+        Self {
+            number: context.files.number(),
+            dir,
+            name: name.to_vec(),
+            meta,
+            place: Place::New,
+            local: None,
+            group,
+            single: false,
+            left: AtomicU64::new(1),
+            failed: AtomicBool::new(false),
+            differs: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            writing: Mutex::default(),
+        }
+    }
+
+    /// It takes the place of what is there; `local` is the regular file to compare with.
+    pub fn over(mut self, local: Option<Local>) -> Self {
+        self.place = Place::Over;
+        self.local = local;
+        self
+    }
+
+    /// Its whole content will come as one chunk.
+    pub fn single(mut self) -> Self {
+        self.single = self.local.is_none();
+        self
+    }
+
+    /// Path below the target.
+    pub fn path(&self) -> RelPath {
+        self.dir.path_of(&self.name)
+    }
+
+    /// Metadata it is to have.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The file that was there.
+    pub fn local(&self) -> Option<&Local> {
+        self.local.as_ref()
+    }
+
+    /// Whether it was given up.
+    pub fn is_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Chunks that will be written, or given up, one `done` each.
+    pub fn expect(&self, chunks: u64) {
+        self.left.fetch_add(chunks, Ordering::AcqRel);
+    }
+
+    /// Gives the file up for a reason of its own; named once.
+    pub fn leave_out(&self, context: &Context, reason: &'static str, detail: impl Into<String>) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            context.leave_out(&self.path(), reason, detail);
+        }
+    }
+
+    /// Gives the file up because of an error.
+    pub fn give_up(&self, context: &Context, what: &str, errno: Errno) {
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            context.item_failed(&self.path(), what, errno);
+        }
+    }
+
+    /// Writes verified bytes at an offset. Not followed by `done`.
+    pub fn write(&self, context: &Context, offset: u64, bytes: &[u8]) {
+        if self.is_failed() {
+            return;
+        }
+        let result = if self.single {
+            self.write_whole(context, bytes)
+        } else {
+            self.file(context).and_then(|file| {
+                let written = file.write_all_at(bytes, offset);
+                written.map_err(|error| errno_of(&error))
+            })
+        };
+        match result {
+            Ok(()) => self.count(context, bytes.len() as u64),
+            Err(errno) => self.give_up(context, "write", errno),
+        }
+    }
+
+    /// Writes a whole file that is at hand, ends it, and needs no `done`.
+    pub fn write_all(mut self, context: &Context, bytes: &[u8]) {
+        self.single = true;
+        self.write(context, 0, bytes);
+        self.finish(context);
+    }
+
+    /// Of a dry run: bytes that would be written.
+    pub fn would_write(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn count(&self, context: &Context, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+        context
+            .tally
+            .written_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
+        context.progress.written_bytes.add(bytes);
+    }
+
+    /// A local range is as it should be: it is kept, or copied where the file is made anew.
+    pub fn keep(&self, context: &Context, start: u64, end: u64) {
+        let writing = lock(&self.writing);
+        let copied = writing.temporary.is_some() && !writing.in_place;
+        drop(writing);
+        if copied && start < end && !self.is_failed() {
+            let copy = self.file(context).and_then(|file| match &self.local {
+                Some(local) => copy_range(&local.file, &file, start, end),
+                None => Ok(()),
+            });
+            if let Err(errno) = copy {
+                self.give_up(context, "copy unchanged range of", errno);
+            }
+        }
+    }
+
+    /// A local range must become a hole.
+    pub fn punch(&self, context: &Context, start: u64, end: u64) {
+        if self.is_failed() {
+            return;
+        }
+        let done = self.begin_change(context, start).and_then(|()| {
+            if !lock(&self.writing).in_place {
+                return Ok(()); // A new file has holes where nothing is written.
+            }
+            let file = self.file(context)?;
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match rustix::fs::fallocate(&*file, flags, start, end - start) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&file, start, end),
+                done => done,
+            }
+        });
+        if let Err(errno) = done {
+            self.give_up(context, "punch hole in", errno);
+        }
+    }
+
+    /// Something differs, first at this offset: from here on the file is written. What lies before
+    /// is kept.
+    pub fn begin_change(&self, context: &Context, same_until: u64) -> Result<()> {
+        let Some(local) = &self.local else {
+            return Ok(());
+        };
+        if context.dry_run {
+            self.differs.store(true, Ordering::Release);
+            return Ok(());
+        }
+        let mut writing = lock(&self.writing);
+        if writing.in_place || writing.temporary.is_some() {
+            return Ok(());
+        }
+        let dir = self.dir.dir_for_change(context)?;
+        if plan::writes_in_place(&local.stat, self.meta.size) {
+            match dir.open_for_writing(&self.name) {
+                Ok(file) => {
+                    let stat = write::stat_fd(file.as_fd())?;
+                    if (stat.dev, stat.ino, stat.nlink) != (local.stat.dev, local.stat.ino, 1) {
+                        return Err(Errno::LOOP);
+                    }
+                    writing.in_place = true;
+                    context.files.keep(self.number, Arc::new(file));
+                    return Ok(());
+                }
+                // A file that may not be written can still be replaced.
+                Err(Errno::ACCESS | Errno::PERM | Errno::TXTBSY) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let file = self.make_temporary(context, &dir, &mut writing)?;
+        copy_range(&local.file, &file, 0, same_until)
+    }
+
+    fn make_temporary(
+        &self,
+        context: &Context,
+        dir: &Dir,
+        writing: &mut Writing,
+    ) -> Result<Arc<File>> {
+        let name = context.names.temporary();
+        let file = dir.create_file(&name, 0o600)?;
+        let ino = write::stat_fd(file.as_fd());
+        writing.temporary = Some((name, ino.map_or(0, |stat| stat.ino)));
+        let file = Arc::new(file);
+        context.files.keep(self.number, file.clone());
+        Ok(file)
+    }
+
+    /// The file being written, made or opened again where need be.
+    fn file(&self, context: &Context) -> Result<Arc<File>> {
+        let mut writing = lock(&self.writing);
+        if let Some(file) = context.files.get(self.number) {
+            return Ok(file);
+        }
+        let dir = self.dir.dir_for_change(context)?;
+        let (name, ino) = match &writing.temporary {
+            Some((name, ino)) => (name.as_slice(), *ino),
+            None if writing.in_place => {
+                let local = self.local.as_ref().map_or(0, |local| local.stat.ino);
+                (self.name.as_slice(), local)
+            }
+            None => return self.make_temporary(context, &dir, &mut writing),
+        };
+        let file = dir.open_for_writing(name)?;
+        if write::stat_fd(file.as_fd())?.ino != ino {
+            return Err(Errno::LOOP);
+        }
+        let file = Arc::new(file);
+        context.files.keep(self.number, file.clone());
+        Ok(file)
+    }
+
+    /// The whole content at once: made, filled, settled and named in as few calls as it takes.
+    fn write_whole(&self, context: &Context, bytes: &[u8]) -> Result<()> {
+        let dir = self.dir.dir_for_change(context)?;
+        let direct = self.place == Place::New && self.dir.is_fresh();
+        let name = if direct {
+            self.name.clone()
+        } else {
+            context.names.temporary()
+        };
+        let policy = &context.policy;
+        let mode = policy.creation_mode(&self.meta);
+        let file = dir.create_file(&name, mode)?;
+        let fill = || -> Result<()> {
+            file.write_all_at(bytes, 0)
+                .map_err(|error| errno_of(&error))?;
+            let have = self.have_of_new(context, &file, mode)?;
+            let skipped = &context.tally.skipped;
+            meta::settle(file.as_fd(), &self.meta, &have, policy, skipped, How::Make)?;
+            match (direct, self.place) {
+                (true, _) => Ok(()),
+                (false, Place::New) => dir.rename_new(&name, &self.name),
+                (false, Place::Over) => dir.rename_over(&name, &self.name),
+            }
+        };
+        fill().inspect_err(|_| {
+            // The error that is reported is the first one; a name that stays is found on resume.
+            let _ = dir.unlink(&name);
+        })
+    }
+
+    fn have_of_new(&self, context: &Context, file: &File, mode: u32) -> Result<Have> {
+        let inherited = self.dir.inherited();
+        if inherited.acl {
+            return Have::read(file.as_fd(), &write::stat_fd(file.as_fd())?);
+        }
+        Ok(Have {
+            mode: Some(mode),
+            owner: inherited.own_group.then(|| context.policy.created_as()),
+            mtime_ns: None,
+            xattrs: Vec::new(),
+        })
+    }
+
+    /// One expected chunk is written, or the maker is through. The last one finishes the file.
+    pub fn done(&self, context: &Context) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.finish(context);
+        }
+    }
+
+    fn finish(&self, context: &Context) {
+        if !self.is_failed() && !context.is_stopped() {
+            match self.complete(context) {
+                Ok(action) => self.report(context, action),
+                Err(errno) => self.give_up(context, "finish", errno),
+            }
+        }
+        self.clean_up(context);
+        self.dir.clone().release(context);
+    }
+
+    fn report(&self, context: &Context, action: Action) {
+        let (kind, written) = (Some(Kind::File), self.written.load(Ordering::Relaxed));
+        context.tally.did(action, kind, || self.path(), written);
+        context.progress.files.add(1);
+        context.progress.content_bytes.add(self.meta.size);
+        let path = self.path();
+        let mut links = lock(&context.links);
+        let noted = match &self.group {
+            Some(group) => links.finished_elsewhere(group, &path),
+            None => links.finished(&path),
+        };
+        if let Err(source) = noted {
+            context.fail(crate::Error::Io {
+                what: "write temporary file for",
+                path: path.to_string(),
+                source,
+            });
+        }
+    }
+
+    /// Everything is written: size, metadata, name.
+    fn complete(&self, context: &Context) -> Result<Action> {
+        let unseen = self.local.is_none() || self.differs.load(Ordering::Acquire);
+        if self.single || (context.dry_run && unseen) {
+            return Ok(match self.place {
+                Place::New => Action::Create,
+                Place::Over => Action::Replace,
+            });
+        }
+        let writing = lock(&self.writing);
+        let (in_place, temporary) = (writing.in_place, writing.temporary.clone());
+        drop(writing);
+        let (policy, skipped) = (&context.policy, &context.tally.skipped);
+        let settle = |file: &File, have: &Have, how| {
+            meta::settle(file.as_fd(), &self.meta, have, policy, skipped, how)
+        };
+        if let (Some(local), false, None) = (&self.local, in_place, &temporary) {
+            // Content is right. An inode with other names is not touched: they may lie outside.
+            let have = Have::read(local.file.as_fd(), &local.stat)?;
+            if !settle(&local.file, &have, How::Ask)? {
+                settle_counts(&self.meta, policy, context);
+                return Ok(Action::Keep);
+            }
+            if context.dry_run {
+                return Ok(Action::Metadata);
+            }
+            if local.stat.nlink == 1 {
+                context.touch()?;
+                settle(&local.file, &have, How::Make)?;
+                return Ok(Action::Metadata);
+            }
+            let dir = self.dir.dir_for_change(context)?;
+            let file = self.make_temporary(context, &dir, &mut lock(&self.writing))?;
+            copy_range(&local.file, &file, 0, self.meta.size)?;
+            return self.complete_written(context, &file, false);
+        }
+        let file = self.file(context)?;
+        self.complete_written(context, &file, in_place)
+    }
+
+    fn complete_written(&self, context: &Context, file: &File, in_place: bool) -> Result<Action> {
+        let stat = write::stat_fd(file.as_fd())?;
+        if stat.size != self.meta.size {
+            rustix::fs::ftruncate(file, self.meta.size)?;
+        }
+        let (policy, skipped) = (&context.policy, &context.tally.skipped);
+        let mut have = if in_place || self.dir.inherited().acl {
+            Have::read(file.as_fd(), &write::stat_fd(file.as_fd())?)?
+        } else {
+            self.have_of_new(context, file, policy.private_mode())?
+        };
+        have.mtime_ns = None;
+        meta::settle(file.as_fd(), &self.meta, &have, policy, skipped, How::Make)?;
+        if in_place {
+            return Ok(Action::Replace);
+        }
+        let dir = self.dir.dir_for_change(context)?;
+        let mut writing = lock(&self.writing);
+        let Some((name, _)) = &writing.temporary else {
+            return Err(Errno::NOENT);
+        };
+        let action = match self.place {
+            Place::New => dir.rename_new(name, &self.name).map(|()| Action::Create)?,
+            Place::Over => dir
+                .rename_over(name, &self.name)
+                .map(|()| Action::Replace)?,
+        };
+        writing.temporary = None;
+        Ok(action)
+    }
+
+    /// Removes what is unfinished. Also called where a run ends early; may be called again.
+    pub fn clean_up(&self, context: &Context) {
+        context.files.take(self.number);
+        let left = lock(&self.writing).temporary.take();
+        if let (Some((name, _)), Ok(dir)) = (left, self.dir.dir(context)) {
+            // What cannot be removed now is found by its name when the restore is resumed.
+            let _ = dir.unlink(&name);
+        }
+    }
+}
+
+/// A file that is kept as it is still counts what its entry would have had.
+fn settle_counts(meta: &Meta, policy: &super::policy::Policy, context: &Context) {
+    policy.mode(meta, true, Some(&context.tally.skipped));
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Copies the data of a range to the same place of another file; holes stay holes.
+fn copy_range(from: &File, to: &File, start: u64, end: u64) -> Result<()> {
+    let mut at = start;
+    while at < end {
+        let data = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Ok(data) => data.min(end),
+            Err(Errno::NXIO) => return Ok(()),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => at,
+            Err(errno) => return Err(errno),
+        };
+        let hole = match rustix::fs::seek(from, SeekFrom::Hole(data)) {
+            Ok(hole) if hole > data => hole.min(end),
+            _ => end,
+        };
+        copy_data(from, to, data, hole)?;
+        at = hole;
+    }
+    Ok(())
+}
+
+fn copy_data(from: &File, to: &File, start: u64, end: u64) -> Result<()> {
+    let (mut source, mut sink) = (start, start);
+    while source < end {
+        let length = usize::try_from(end - source)
+            .unwrap_or(usize::MAX)
+            .min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut sink), length) {
+            Ok(0) => return Err(Errno::IO), // Shorter than it was when it was compared.
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                return copy_by_hand(from, to, source, end);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(from: &File, to: &File, mut at: u64, end: u64) -> Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    while at < end {
+        let length = usize::try_from(end - at)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let part = &mut buffer[..length];
+        from.read_exact_at(part, at)
+            .map_err(|error| errno_of(&error))?;
+        to.write_all_at(part, at)
+            .map_err(|error| errno_of(&error))?;
+        at += length as u64;
+    }
+    Ok(())
+}
+
+fn write_zeros(file: &File, mut at: u64, end: u64) -> Result<()> {
+    let zeros = vec![0; 256 * 1024];
+    while at < end {
+        let length = usize::try_from(end - at)
+            .unwrap_or(usize::MAX)
+            .min(zeros.len());
+        file.write_all_at(&zeros[..length], at)
+            .map_err(|error| errno_of(&error))?;
+        at += length as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Which inodes this restore finished, so that hard links go to them and to nothing else.
+//!
+//! Memory is bounded: hashes and paths beyond a few megabytes lie in unnamed temporary files.
+
+use super::spill::{HashRuns, RecordStack};
+use holdfast_format::path::RelPath;
+use std::io;
+
+const ITSELF: u64 = u64::MAX;
+
+/// Finished non-directories by their path in the snapshot.
+#[derive(Default)]
+pub struct Links {
+    finished: HashRuns,
+    elsewhere: RecordStack,
+}
+
+impl Links {
+    /// The path of the snapshot is finished, at the same path below the target.
+    pub fn finished(&mut self, path: &RelPath) -> io::Result<()> {
+        self.finished.insert(path.as_bytes(), ITSELF)
+    }
+
+    /// The link group of a path that is not restored itself has a member at `place`.
+    pub fn finished_elsewhere(&mut self, group: &RelPath, place: &RelPath) -> io::Result<()> {
+        let position = self.elsewhere.end();
+        self.elsewhere.push(place.as_bytes())?;
+        self.finished.insert(&outside(group), position)
+    }
+
+    /// Where below the target the inode of this path is.
+    pub fn place(&self, path: &RelPath) -> io::Result<Option<RelPath>> {
+        let found = self.finished.get(path.as_bytes())?;
+        Ok(found.map(|_| path.clone()))
+    }
+
+    /// Where below the target the first member of the group of an outside path is.
+    pub fn place_of_group(&self, group: &RelPath) -> io::Result<Option<RelPath>> {
+        match self.finished.get(&outside(group))? {
+            None => Ok(None),
+            Some(position) => {
+                let (bytes, _) = self.elsewhere.read(position)?;
+                let path = RelPath::new(bytes);
+                path.map(Some)
+                    .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+            }
+        }
+    }
+}
+
+/// Outside paths are relative to the volume, inside ones to the restored path: kept apart by a byte
+/// that no path starts with.
+fn outside(group: &RelPath) -> Vec<u8> {
+    [b"/", group.as_bytes()].concat()
+}

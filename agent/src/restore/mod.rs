@@ -1,0 +1,278 @@
+//! Writes a snapshot back: every byte verified before it is written, nothing ever outside of the target,
+//! whatever the snapshot says.
+//!
+//! `entries` validates the stream of entries; `walk` checks that it is a tree in order; `execute` plans
+//! windows and gives batches to the writing threads, which `prepare` entries against what stands there
+//! (`plan`, `local`), fill files (`file`, `window`, `fetch`) and settle metadata (`policy`, `meta`,
+//! `dirs`). `marker` makes a killed restore resumable; `extras` deletes. Memory is bounded whatever the
+//! tree: what must be remembered of it lies in unnamed temporary files (`spill`).
+//!
+//! * A directory is restored *as* the target: its entry's metadata becomes the target's. Any other
+//!   path is restored into the target, by its name.
+//! * The target is new or empty, or holds an unfinished restore of the same snapshot and path; for
+//!   anything else the caller asks for `in_place`.
+//! * In place, a differing file is replaced in one step by a new one, made of unchanged local ranges
+//!   and fetched chunks; a large one is written range by range (`plan::IN_PLACE_ABOVE_BYTES`). Over an
+//!   identical tree nothing is written at all.
+
+mod context;
+mod decode;
+mod dirs;
+mod entries;
+mod execute;
+mod extras;
+mod fetch;
+mod file;
+mod item;
+mod links;
+mod local;
+mod marker;
+mod meta;
+mod open_files;
+mod plan;
+mod policy;
+mod pool;
+mod prepare;
+mod report;
+mod spill;
+mod walk;
+mod window;
+
+pub use plan::IN_PLACE_ABOVE_BYTES;
+pub use policy::Skip;
+pub use report::{Action, Plan, PlanItem, RestoreProblem, RestoreReport};
+
+use crate::beneath::{Root, RootError};
+use crate::error::Result;
+use crate::{Cancel, Error, Progress};
+use bytes::Bytes;
+use context::{Context, Mode, Place, Subject};
+use holdfast_format::id::SnapshotId;
+use holdfast_format::keys::IdKey;
+use holdfast_format::path::RelPath;
+use holdfast_proto::v1 as proto;
+use marker::{Names, Standing};
+use policy::Policy;
+use proto::restore_client::RestoreClient;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+
+/// Largest message taken from the coordinator.
+const MAX_MESSAGE_BYTES: usize = 8 << 20;
+/// Messages of entries read ahead.
+const ENTRIES_AHEAD: usize = 4;
+
+/// What the caller of a restore may choose. The default is the cautious one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RestoreOptions {
+    /// Write into a target that is not empty: only what differs.
+    pub in_place: bool,
+    /// Remove what the snapshot does not have. Only with `in_place`; not when a single file is restored.
+    pub delete: bool,
+    /// Restore setuid and setgid bits of files, `security.capability` and devices.
+    pub special: bool,
+    /// Write nothing; say what would be done.
+    pub dry_run: bool,
+}
+
+/// Restores `path` of a snapshot to `target`. Problems of single paths are data in the report; an
+/// error means that the restore did not come to its end, and can be run again to go on.
+pub async fn restore(
+    channel: Channel,
+    snapshot: SnapshotId,
+    path: RelPath,
+    target: &Path,
+    options: &RestoreOptions,
+    progress: Arc<Progress>,
+    cancel: Cancel,
+) -> Result<RestoreReport> {
+    if options.delete && !options.in_place {
+        return refused(
+            "DeleteWithoutInPlace",
+            "--delete is only possible with --in-place".into(),
+        );
+    }
+    let mut client = RestoreClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let opened = tokio::select! {
+        opened = open(&mut client, &snapshot) => opened?,
+        () = cancel.cancelled() => return Err(Error::Cancelled),
+    };
+    let stats = opened
+        .snapshot
+        .and_then(|info| info.stats)
+        .filter(|_| path.is_root());
+    if let Some(stats) = stats {
+        progress.total_files.set(stats.files);
+        progress.total_bytes.set(stats.content_bytes);
+    }
+    let key = <[u8; 32]>::try_from(opened.id_key.as_ref()).map_err(|_| Error::Protocol {
+        what: "open snapshot",
+        rule: "the id key does not have 32 bytes".to_owned(),
+    })?;
+    let ids = IdKey::from_bytes(key).ids();
+    let subject = Subject {
+        snapshot,
+        path: path.clone(),
+        ids: ids.clone(),
+    };
+    let place = target.to_owned();
+    let chosen = *options;
+    let watched = progress.clone();
+    let stop = cancel.clone();
+    let begun = blocking(move || begin(subject, &place, &chosen, watched, stop)).await??;
+    let (context, resumed) = (Arc::new(begun.0), begun.1);
+
+    let (to, source) = mpsc::channel(ENTRIES_AHEAD);
+    let entries = entries::Entries {
+        client: client.clone(),
+        snapshot,
+        path,
+        ids,
+    };
+    let reading = tokio::spawn(entries.run(to));
+    let pool = Arc::new(pool::Pool::new());
+    let fetcher = fetch::Fetcher::new(context.clone(), client, pool.clone());
+    let working = context.clone();
+    let done = blocking(move || execute::execute(&working, &pool, &fetcher, source)).await;
+    reading.abort();
+    done?;
+    if let Some(error) = context.error() {
+        return Err(error);
+    }
+    Ok(context.tally.report(snapshot, target.to_owned(), resumed))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::Internal(error.to_string()))
+}
+
+fn refused<T>(reason: &'static str, detail: String) -> Result<T> {
+    Err(Error::Restore { reason, detail })
+}
+
+async fn open(
+    client: &mut RestoreClient<Channel>,
+    snapshot: &SnapshotId,
+) -> Result<proto::OpenReply> {
+    let request = proto::OpenRequest {
+        snapshot: Bytes::copy_from_slice(snapshot.as_bytes()),
+    };
+    let opened = client.open(request).await;
+    let reply = opened.map_err(|status| decode::status("open snapshot", &status))?;
+    Ok(reply.into_inner())
+}
+
+/// Looks at the target, makes it where it is not there, and puts the marker down.
+fn begin(
+    subject: Subject,
+    target: &Path,
+    options: &RestoreOptions,
+    progress: Arc<Progress>,
+    cancel: Cancel,
+) -> Result<(Context, bool)> {
+    let io = |what, source| Error::Io {
+        what,
+        path: target.display().to_string(),
+        source,
+    };
+    let exists = match std::fs::metadata(target) {
+        Ok(found) if found.is_dir() => true,
+        Ok(_) => {
+            let detail = format!(
+                "{} is not a directory; name one to restore into",
+                target.display()
+            );
+            return refused("TargetNotDirectory", detail);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(io("look at target", error)),
+    };
+    if !exists && !options.dry_run {
+        std::fs::create_dir_all(target).map_err(|error| io("make target", error))?;
+    }
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| Error::Internal(error.to_string()))?;
+    let policy = Policy::of_process(options.special);
+    let (root, mode, nonce) = if exists || !options.dry_run {
+        // The caller's own path may be a symlink; everything below is not followed.
+        let real: PathBuf = std::fs::canonicalize(target).map_err(|e| io("look at target", e))?;
+        let root = Root::open(&real).map_err(|error| unusable(target, &error))?;
+        let (mode, nonce) = mode_of(&root, &subject, target, options)?;
+        (Some(root), mode, nonce)
+    } else {
+        (None, Mode::Fresh, None)
+    };
+    let resumed = nonce.is_some();
+    let names = Names::new(nonce, random);
+    let place = Place {
+        root,
+        mode,
+        resumed,
+        dry_run: options.dry_run,
+    };
+    let context = Context::new(subject, place, policy, names, progress, cancel);
+    if matches!(mode, Mode::Fresh) && !options.dry_run {
+        let touched = context.touch();
+        touched.map_err(|errno| io("write into target", errno.into()))?;
+    }
+    Ok((context, resumed))
+}
+
+fn unusable(target: &Path, error: &RootError) -> Error {
+    Error::Restore {
+        reason: "TargetUnusable",
+        detail: format!("{}: {error}", target.display()),
+    }
+}
+
+/// What may stand in the target, given what does.
+fn mode_of(
+    root: &Root,
+    subject: &Subject,
+    target: &Path,
+    options: &RestoreOptions,
+) -> Result<(Mode, Option<String>)> {
+    let shown = target.display();
+    let top = root.top();
+    let standing = top.and_then(|top| marker::standing(&top, &subject.snapshot, &subject.path));
+    let standing = standing.map_err(|errno| Error::Io {
+        what: "look into target",
+        path: shown.to_string(),
+        source: errno.into(),
+    })?;
+    let in_place = if options.delete {
+        Mode::InPlaceDelete
+    } else {
+        Mode::InPlace
+    };
+    match standing {
+        Standing::SameRestore(nonce) if options.in_place => Ok((in_place, Some(nonce))),
+        Standing::SameRestore(nonce) => Ok((Mode::Resume, Some(nonce))),
+        Standing::Empty if !options.in_place => Ok((Mode::Fresh, None)),
+        _ if options.in_place => Ok((in_place, None)),
+        Standing::OtherRestore(other) => refused(
+            "TargetNotEmpty",
+            format!(
+                "{shown} holds an unfinished restore of something else ({other}); finish that one, \
+                 choose a new or empty directory, or use --in-place to write over what differs"
+            ),
+        ),
+        Standing::Occupied(name) => refused(
+            "TargetNotEmpty",
+            format!(
+                "{shown} is not empty (it has {name}); choose a new or empty directory, or use \
+                 --in-place to write over what differs (files that the snapshot does not have stay, \
+                 unless --delete)"
+            ),
+        ),
+        // Empty and not in place is above.
+        Standing::Empty => Ok((in_place, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
