@@ -8,10 +8,11 @@ use super::meta::Meta;
 use crate::error::Result;
 use crate::{Error, ItemProblem};
 use bytes::{Bytes, BytesMut};
-use holdfast_format::entry::{Content, Entry, Extent, Kind, XattrValue};
+use holdfast_format::entry::{Entry, Extent, Kind, XattrValue};
 use holdfast_format::id::{ChunkId, SnapshotId};
 use holdfast_format::keys::Ids;
 use holdfast_format::path::{RelPath, escape};
+use holdfast_format::wire::{self, ContentChecker, Limits, Sender, WireContent, WirePart};
 use holdfast_proto::v1 as proto;
 use proto::entry_part::Part;
 use proto::restore_client::RestoreClient;
@@ -32,6 +33,8 @@ pub struct Entries {
     pub path: RelPath,
     /// To check attribute values.
     pub ids: Ids,
+    /// What the repository allows in an entry.
+    pub limits: Limits,
 }
 
 /// A content that is still coming.
@@ -82,7 +85,7 @@ impl Entries {
         };
         while let Some(reply) = replies.message().await.map_err(status)? {
             let values = self.attribute_values(&reply).await?;
-            for part in reply.parts.into_iter().filter_map(|part| part.part) {
+            for part in reply.parts {
                 self.part(part, &values, &mut state);
             }
             let batch = std::mem::take(&mut state.out);
@@ -105,63 +108,79 @@ impl Entries {
         Ok(())
     }
 
-    fn part(&self, part: Part, values: &Found, state: &mut State) {
-        match part {
-            Part::Entry(entry) => self.entry(entry, values, state),
-            Part::More(extents) => match decode::extents(extents) {
-                Ok(extents) => more(extents, state),
-                Err(error) => {
-                    // Its sum will be wrong, or it has no extents at all: left out in any case.
-                    tracing::debug!(%error, "extents refused");
-                    more(Vec::new(), state);
+    fn part(&self, part: proto::EntryPart, values: &Found, state: &mut State) {
+        let (named, long) = match &part.part {
+            Some(Part::Entry(entry)) => (Some(entry.path.clone()), entry.more_extents),
+            _ => (None, false),
+        };
+        if named.is_some() {
+            state.any = true;
+            // An entry that comes where extents should: the one before has not ended.
+            if let Some(Open::Gather(item, _)) = state.open.take() {
+                let rule = "its extents do not end";
+                state.out.push(refused(item.path.as_bytes(), rule));
+            }
+        }
+        let part = match wire::part_from_wire(part, Sender::Restore, &self.limits) {
+            Ok(part) => part,
+            Err(error) => {
+                // Of a continuation: the sum will be wrong, so that its entry is left out.
+                if let Some(named) = named {
+                    state.open = long.then_some(Open::Ignore);
+                    state.out.push(refused(&named, error.to_string()));
                 }
-            },
-            Part::EndOfExtents(_) => end(state),
-            Part::Damaged(problem) => {
+                return;
+            }
+        };
+        match part {
+            WirePart::Entry {
+                path,
+                entry,
+                content,
+            } => {
+                let escaped = path.clone();
+                if let Err(rule) = self.entry(path, *entry, content, values, state) {
+                    state.open = long.then_some(Open::Ignore);
+                    state.out.push(refused(escaped.as_bytes(), rule));
+                }
+            }
+            WirePart::More(extents) => more(extents, state),
+            WirePart::End => end(state),
+            WirePart::Damaged(path, problem) => {
                 state.any = true;
                 state.out.push(Incoming::Lost {
-                    path: escape(&problem.path),
+                    path: path.to_string(),
                     detail: format!("{}: {}", problem.reason, problem.detail),
                 });
             }
         }
     }
 
-    fn entry(&self, entry: proto::Entry, values: &Found, state: &mut State) {
-        // An entry that comes where extents should: the one before has not ended, and is left out.
-        if let Some(Open::Gather(item, _)) = state.open.take() {
-            state
-                .out
-                .push(refused(item.path.as_bytes(), "its extents do not end"));
-        }
-        let named = entry.path.clone();
-        let more = entry.more_extents;
-        let item = match decode::entry(entry) {
-            Ok((path, entry)) => self.item(path, entry, values, state),
-            Err(error) => Err(error.to_string()),
+    fn entry(
+        &self,
+        path: RelPath,
+        entry: Entry,
+        content: WireContent,
+        values: &Found,
+        state: &mut State,
+    ) -> Result<(), String> {
+        let (body, first) = match content {
+            WireContent::Empty => (Body::Empty, None),
+            WireContent::Inline(bytes) => (Body::Inline(bytes), None),
+            WireContent::Extents { extents, .. } => (Body::Extents(extents), None),
+            WireContent::LongExtents { first, .. } => (Body::Empty, Some(first)),
+            WireContent::AsInParent(_) | WireContent::Omitted => {
+                return Err("no content of a restore".to_owned());
+            }
         };
-        state.any = true;
-        match item {
-            Ok(Some(item)) if more => {
-                let (item, extents) = match item.body {
-                    Body::Extents(extents) => (
-                        Item {
-                            body: Body::Empty,
-                            ..item
-                        },
-                        extents,
-                    ),
-                    _ => (item, Vec::new()),
-                };
-                state.open = Some(Open::Gather(item, extents));
-            }
-            Ok(Some(item)) => state.out.push(Incoming::Item(item)),
-            Ok(None) => state.open = more.then_some(Open::Ignore),
-            Err(rule) => {
-                state.open = more.then_some(Open::Ignore);
-                state.out.push(refused(&named, rule));
-            }
+        let Some(item) = self.item(path, entry, body, values, state)? else {
+            return Ok(());
+        };
+        match first {
+            Some(first) => state.open = Some(Open::Gather(item, first)),
+            None => state.out.push(Incoming::Item(item)),
         }
+        Ok(())
     }
 
     /// `Ok(None)`: it was the root's entry.
@@ -169,6 +188,7 @@ impl Entries {
         &self,
         path: RelPath,
         entry: Entry,
+        body: Body,
         values: &Found,
         state: &mut State,
     ) -> Result<Option<Item>, String> {
@@ -220,12 +240,6 @@ impl Entries {
                 Some(Link::Inside(first))
             }
             Some(first) => Some(Link::Outside(first)),
-        };
-        let body = match entry.content {
-            Content::Empty => Body::Empty,
-            Content::Inline(bytes) => Body::Inline(bytes),
-            Content::Extents { extents, .. } => Body::Extents(extents),
-            Content::List { .. } => return Err("a list tree on the wire".to_owned()),
         };
         Ok(Some(Item {
             path: relative,
@@ -320,10 +334,12 @@ fn more(extents: Vec<Extent>, state: &mut State) {
 fn end(state: &mut State) {
     match state.open.take() {
         Some(Open::Gather(item, extents)) => {
-            let sum = holdfast_format::entry::sum_lengths(&extents);
-            if item.meta.kind != Kind::File || sum != Some(item.meta.size) || sum == Some(0) {
-                let rule = "its extents do not sum to its size";
-                state.out.push(refused(item.path.as_bytes(), rule));
+            let mut checker = ContentChecker::default();
+            let checked = checker.push(&extents);
+            if let Err(error) = checked.and_then(|()| checker.finish(item.meta.size)) {
+                state
+                    .out
+                    .push(refused(item.path.as_bytes(), error.to_string()));
                 return;
             }
             let body = Body::Extents(extents);

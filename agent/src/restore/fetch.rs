@@ -15,6 +15,7 @@ use bytes::Bytes;
 use holdfast_format::frame::Frame;
 use holdfast_format::id::{ChunkId, SnapshotId};
 use holdfast_format::keys::Ids;
+use holdfast_format::wire::{self, MAX_FETCHED_CHUNKS};
 use holdfast_proto::v1 as proto;
 use proto::fetch_reply::Body;
 use proto::restore_client::RestoreClient;
@@ -237,40 +238,30 @@ async fn stream(
     taker: &impl Take,
 ) -> Result<()> {
     let status = |status| decode::status("fetch chunks", &status);
+    let broken = |source| Error::Answer {
+        what: "fetch chunks",
+        source,
+    };
     let mut replies = client.fetch(request).await.map_err(status)?.into_inner();
     while let Some(reply) = replies.message().await.map_err(status)? {
         match reply.body {
             Some(Body::Frame(frame)) => {
-                let frame = decode::frame(frame)?;
+                let frame = Frame::try_from(frame).map_err(broken)?;
                 for item in &frame.items {
                     missing.remove(&ChunkId::from_bytes(item.id));
                 }
                 taker.take(Part::Frame(frame)).await;
             }
             Some(Body::Damaged(damaged)) => {
-                let ids = damaged
-                    .chunks
-                    .iter()
-                    .map(|id| ChunkId::try_from(id.as_ref()));
-                let mut chunks = Vec::new();
-                for id in ids {
-                    let id = id.map_err(|source| Error::Answer {
-                        what: "fetch chunks",
-                        source,
-                    })?;
-                    if missing.remove(&id) {
-                        chunks.push(id);
-                    }
-                }
-                let reason = reason(&damaged.reason);
-                let detail = damaged.detail;
-                taker
-                    .take(Part::Lost(Lost {
-                        chunks,
-                        reason,
-                        detail,
-                    }))
-                    .await;
+                let chunks = wire::chunk_ids_from_wire(&damaged.chunks, MAX_FETCHED_CHUNKS);
+                let mut chunks = chunks.map_err(broken)?;
+                chunks.retain(|id| missing.remove(id));
+                let lost = Lost {
+                    chunks,
+                    reason: reason(&damaged.reason),
+                    detail: damaged.detail,
+                };
+                taker.take(Part::Lost(lost)).await;
             }
             None => {}
         }
@@ -300,7 +291,9 @@ pub async fn fetch_now(
         wanted: chunks.iter().copied().collect(),
         found: Mutex::default(),
     };
-    fetch(client, snapshot, chunks, &collect).await?;
+    for chunks in chunks.chunks(MAX_FETCHED_CHUNKS) {
+        fetch(client.clone(), snapshot, chunks.to_vec(), &collect).await?;
+    }
     Ok(collect
         .found
         .into_inner()

@@ -50,6 +50,7 @@ use context::{Context, Mode, Place, Subject};
 use holdfast_format::id::SnapshotId;
 use holdfast_format::keys::IdKey;
 use holdfast_format::path::RelPath;
+use holdfast_format::wire::Limits;
 use holdfast_proto::v1 as proto;
 use marker::{Names, Standing};
 use policy::Policy;
@@ -99,6 +100,10 @@ pub async fn restore(
         opened = open(&mut client, &snapshot) => opened?,
         () = cancel.cancelled() => return Err(Error::Cancelled),
     };
+    let limits = Limits {
+        inline_limit: opened.inline_limit,
+        profile: None,
+    };
     let stats = opened
         .snapshot
         .and_then(|info| info.stats)
@@ -130,6 +135,7 @@ pub async fn restore(
         snapshot,
         path,
         ids,
+        limits,
     };
     let reading = tokio::spawn(entries.run(to));
     let pool = Arc::new(pool::Pool::new());
