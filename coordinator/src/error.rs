@@ -3,6 +3,7 @@
 //! Messages are lower-case, say what was attempted and what to do, and never hold secret bytes. A
 //! caller branches on `reason()` or `kind()`, never on the text.
 
+use crate::catalog::CatalogError;
 use holdfast_format::FormatError;
 use holdfast_format::id::{ChunkId, SnapshotId};
 
@@ -90,43 +91,15 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
-    /// There is no catalog in the state directory.
-    #[error("no catalog in {dir}: build it from the store with `holdfast-coordinator rebuild`")]
-    CatalogMissing {
-        /// State directory.
-        dir: String,
-    },
-    /// The catalog's file is not usable.
-    #[error(
-        "catalog in {dir} is damaged ({detail}): move it away and run `holdfast-coordinator rebuild`"
-    )]
-    CatalogCorrupt {
-        /// State directory.
-        dir: String,
-        /// What is wrong with it.
-        detail: String,
-    },
     /// The catalog is older than its store and could not be brought up.
     #[error("catalog is behind its store: {detail}")]
     CatalogBehind {
         /// What is missing.
         detail: String,
     },
-    /// Another process on this host uses the state directory.
-    #[error("state directory {dir} is in use by another process")]
-    CatalogBusy {
-        /// State directory.
-        dir: String,
-    },
-    /// A statement of the catalog failed.
-    #[error("catalog failed while {doing}")]
-    Catalog {
-        /// What was attempted.
-        doing: &'static str,
-        /// What the database said.
-        #[source]
-        source: Cause,
-    },
+    /// The catalog failed or refused.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// A file of the state directory or a key file could not be used.
     #[error("cannot {doing}")]
     Io {
@@ -359,11 +332,8 @@ impl Error {
             Error::StoreFull { .. } => Reason::StoreFull,
             Error::StoreUnavailable { .. } => Reason::StoreUnavailable,
             Error::StoreUrl { .. } => Reason::InvalidStoreUrl,
-            Error::CatalogMissing { .. } => Reason::CatalogMissing,
-            Error::CatalogCorrupt { .. } => Reason::CatalogCorrupt,
             Error::CatalogBehind { .. } => Reason::CatalogBehind,
-            Error::CatalogBusy { .. } => Reason::CatalogBusy,
-            Error::Catalog { .. } => Reason::CatalogFailed,
+            Error::Catalog(error) => catalog_reason(error),
             Error::Io { .. } => Reason::StateUnavailable,
             Error::VolumeBusy { .. } => Reason::VolumeBusy,
             Error::VolumeNameTaken { .. } => Reason::VolumeNameTaken,
@@ -429,6 +399,32 @@ impl Error {
             Reason::Cancelled => Kind::Cancelled,
             Reason::Internal => Kind::Internal,
         }
+    }
+}
+
+fn catalog_reason(error: &CatalogError) -> Reason {
+    match error {
+        CatalogError::Missing { .. } => Reason::CatalogMissing,
+        CatalogError::Corrupt { .. }
+        | CatalogError::Row { .. }
+        | CatalogError::ForeignRepository { .. } => Reason::CatalogCorrupt,
+        CatalogError::InUse { .. } => Reason::CatalogBusy,
+        CatalogError::Schema { .. } => Reason::Unsupported,
+        CatalogError::Io { .. } => Reason::StateUnavailable,
+        CatalogError::Database { .. } if error.is_full() => Reason::StoreFull,
+        CatalogError::Database { .. } if error.is_corrupt() => Reason::CatalogCorrupt,
+        CatalogError::Exists { .. }
+        | CatalogError::ReadOnly { .. }
+        | CatalogError::Database { .. }
+        | CatalogError::PackGone { .. } => Reason::CatalogFailed,
+        CatalogError::VolumeBusy { .. } => Reason::VolumeBusy,
+        CatalogError::UnknownVolume { .. } => Reason::VolumeNotFound,
+        CatalogError::KeyReused
+        | CatalogError::AlreadyCommitted { .. }
+        | CatalogError::AlreadyReserved { .. } => Reason::InvalidRequest,
+        CatalogError::LeaseLost { .. } => Reason::LeaseLost,
+        CatalogError::UnknownSession { .. } => Reason::UnknownSession,
+        CatalogError::ChunkGone { .. } => Reason::ChunkGone,
     }
 }
 

@@ -71,7 +71,7 @@ impl Default for SessionSettings {
     fn default() -> Self {
         Self {
             lease: Duration::from_secs(60),
-            idle: Duration::from_secs(5),
+            idle: Duration::from_secs(10),
         }
     }
 }
