@@ -75,6 +75,9 @@ pub enum FormatError {
     /// A node's bytes do not have its id.
     #[error("tree node {0} does not match its id")]
     NodeMismatch(NodeId),
+    /// A node is not where it should be.
+    #[error("tree node {0} is missing")]
+    NodeMissing(NodeId),
     /// A sealed object could not be opened: wrong key, or changed bytes.
     #[error("{what} cannot be opened: wrong key or damaged")]
     Unsealed {

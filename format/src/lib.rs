@@ -13,6 +13,7 @@ pub mod digest;
 pub mod entry;
 pub mod error;
 pub mod frame;
+pub mod fuzz;
 pub mod id;
 pub mod keys;
 pub mod keyslot;
@@ -25,6 +26,7 @@ pub mod seal;
 pub mod snapshot;
 pub mod stamp;
 pub mod stats;
+pub mod tree;
 pub mod volume;
 pub mod wire;
 

@@ -137,13 +137,15 @@ impl RelPath {
             .iter()
             .map(|b| if *b == 0 { b'/' } else { *b })
             .collect();
-        if key[..cut].contains(&b'/') {
-            return Err(wrong("key holds a slash"));
+        let name = &key[cut + 2..];
+        // Otherwise another path's key, or the root's, would stand for the same path.
+        if name.is_empty() || key.contains(&b'/') {
+            return Err(wrong("key without a name, or with a slash"));
         }
         if cut > 0 {
             bytes.push(b'/');
         }
-        bytes.extend_from_slice(&key[cut + 2..]);
+        bytes.extend_from_slice(name);
         Self::new(bytes)
     }
 
@@ -270,6 +272,21 @@ mod tests {
         paths.sort();
         let text: Vec<_> = paths.iter().map(|p| p.to_string()).collect();
         assert_eq!(text, ["", "a", "a.b", "b", "a/x", "a/z", "a/x/y", "a.b/q"]);
+    }
+
+    #[test]
+    fn a_path_has_one_key() {
+        for bad in [
+            &b"\0\0"[..],
+            b"a\0\0",
+            b"\0\0a/b",
+            b"a/b\0\0c",
+            b"\0\0\0a",
+            b"a\0\0\0b",
+            b"a",
+        ] {
+            assert!(RelPath::from_key(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
