@@ -312,15 +312,26 @@ pub fn open_pack<'k>(
     Ok((trailer.header, frames))
 }
 
-/// The plain bytes of a frame, from its stored bytes.
-pub fn open_frame(opener: &Opener, frame_no: u32, stored: &[u8]) -> Result<Bytes, FormatError> {
+/// Codec, plain length and payload of a frame, from its stored bytes: neither opened nor checked
+/// beyond the seal, to be opened with `open_payload` or sent on as it is.
+pub fn unseal_frame(
+    opener: &Opener,
+    frame_no: u32,
+    stored: &[u8],
+) -> Result<(Codec, u32, Bytes), FormatError> {
     let length = stored.len() as u64;
     check_limit("stored frame", length, MAX_STORED_FRAME_BYTES as u64)?;
     let opened = Bytes::from(opener.open(frame_no, stored)?);
     let mut reader = Reader::new("stored frame", &opened);
     let codec = Codec::try_from(reader.u8()?)?;
     let plain_length = reader.u32()?;
-    open_payload(codec, plain_length, &opened.slice(FRAME_PREFIX_BYTES..))
+    Ok((codec, plain_length, opened.slice(FRAME_PREFIX_BYTES..)))
+}
+
+/// The plain bytes of a frame, from its stored bytes.
+pub fn open_frame(opener: &Opener, frame_no: u32, stored: &[u8]) -> Result<Bytes, FormatError> {
+    let (codec, plain_length, payload) = unseal_frame(opener, frame_no, stored)?;
+    open_payload(codec, plain_length, &payload)
 }
 
 /// The frame as it was before it was sealed, to be sent on as it is: the codec and payload are those
@@ -330,15 +341,12 @@ pub fn reopen_frame(
     listed: &PackFrame,
     stored: &[u8],
 ) -> Result<Frame, FormatError> {
-    let length = stored.len() as u64;
-    check_limit("stored frame", length, MAX_STORED_FRAME_BYTES as u64)?;
-    let opened = Bytes::from(opener.open(listed.frame_no, stored)?);
-    let mut reader = Reader::new("stored frame", &opened);
+    let (codec, plain_length, payload) = unseal_frame(opener, listed.frame_no, stored)?;
     let frame = Frame {
-        codec: Codec::try_from(reader.u8()?)?,
-        plain_length: reader.u32()?,
+        codec,
+        plain_length,
         items: listed.frame_items(),
-        payload: opened.slice(FRAME_PREFIX_BYTES..),
+        payload,
     };
     frame.validate()?;
     Ok(frame)
