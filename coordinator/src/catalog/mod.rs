@@ -35,6 +35,9 @@ pub use rows::{
 };
 pub use sessions::{LEASE, RESUMABLE};
 
+#[cfg(test)]
+mod tests;
+
 use dialect::{Conn, Readers};
 use holdfast_format::id::{CatalogId, RepositoryId};
 use std::path::{Path, PathBuf};

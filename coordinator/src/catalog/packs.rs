@@ -118,12 +118,13 @@ async fn apply_deletion(conn: &mut Conn, number: u64, packs: &[PackId]) -> Resul
         PackState::Missing,
     ];
     change_state(conn, &dropped, &before, PackState::Gone).await?;
-    for range in batch::ranges(dropped.len()) {
+    // Chunks are clustered by id: each statement reads them all, so there are few statements.
+    for packs in dropped.chunks(MAX_BATCH) {
         for table in ["chunks", "frames"] {
-            let list = dialect::list(range.len());
+            let list = dialect::list(packs.len());
             let sql = format!("DELETE FROM {table} WHERE pack_no IN {list}");
             let mut query = sqlx::query(AssertSqlSafe(sql));
-            for pack in &dropped[range.clone()] {
+            for pack in packs {
                 query = query.bind(pack.0);
             }
             query.execute(&mut *conn).await.doing(DOING)?;
