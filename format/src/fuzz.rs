@@ -28,8 +28,11 @@ use holdfast_proto::v1 as proto;
 use prost::Message;
 use std::convert::Infallible;
 
-/// Every decoder by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A decoder's name, and the function that feeds it.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every decoder.
+pub const TARGETS: &[Target] = &[
     ("path", path),
     ("object_name", object_name),
     ("entry", entry),
@@ -40,6 +43,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("pack", pack),
     ("pack_footer", pack_footer),
     ("frame_payload", frame_payload),
+    ("tree_node", crate::tree::fuzz_one),
     ("snapshot", snapshot),
     ("mark", mark),
     ("deletion", deletion),
@@ -222,7 +226,7 @@ pub fn content(data: &[u8]) {
     };
     let mut expected = 0u64;
     for (index, part) in data.chunks(7).enumerate() {
-        let zeros = u64::from(part[0]) << (index % 17);
+        let zeros = u64::from(part[0]) << (index % 13);
         let Ok(()) = cutter.skip_zeros(zeros, &mut out);
         let Ok(()) = cutter.feed(part, &mut out);
         expected += zeros + part.len() as u64;

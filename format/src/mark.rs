@@ -12,6 +12,10 @@ use crate::volume::VolumeFacts;
 pub const MAX_MARK_TEXT_BYTES: usize = 4096;
 
 /// The fact.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "marks are few, and held one at a time"
+)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Mark {
     /// A dedup domain exists, for this namespace.

@@ -148,15 +148,15 @@ fn entries_that_lie_are_refused() {
     }
 
     let contents: [(&[Extent], u64); 9] = [
-        (&[chunk(512)], 512),                           // belongs in the entry
-        (&[chunk(262_145)], 262_145),                   // longer than any chunk
-        (&[hole(65_536), hole(65_536)], 131_072),       // one hole
-        (&[hole(57_344)], 57_344),                      // too short
-        (&[hole(65_537)], 65_537),                      // not whole blocks
-        (&[chunk(4095), hole(65_536)], 69_631),         // not at a block
-        (&[hole(u64::MAX & !4095), chunk(8192)], 4096), // overflow
-        (&[], 8192),                                    // nothing
-        (&[chunk(8192), chunk(1)], 8192),               // too much
+        (&[chunk(512)], 512),                     // belongs in the entry
+        (&[chunk(262_145)], 262_145),             // longer than any chunk
+        (&[hole(65_536), hole(65_536)], 131_072), // one hole
+        (&[hole(57_344)], 57_344),                // too short
+        (&[hole(65_537)], 65_537),                // not whole blocks
+        (&[chunk(4095), hole(65_536)], 69_631),   // not at a block
+        (&[hole(!4095), chunk(8192)], 4096),      // overflow
+        (&[], 8192),                              // nothing
+        (&[chunk(8192), chunk(1)], 8192),         // too much
     ];
     for (index, (list, size)) in contents.iter().enumerate() {
         let mut message = good();
