@@ -16,7 +16,7 @@ use crate::entry::{Entry, Kind};
 use crate::error::FormatError;
 use crate::id::NodeId;
 use crate::keys::Ids;
-use crate::path::{RelPath, escape};
+use crate::path::RelPath;
 use std::collections::VecDeque;
 
 /// The tree that `parent` (`None`: no entries) becomes by the changes. The new tree has a root entry.
@@ -120,12 +120,12 @@ impl<'a, S: NodeSource> Applier<'a, S> {
 
     /// Ends the row of changes; the last removals can then be taken with `next_edit`.
     pub fn finish(&mut self) -> Result<(), S::Error> {
-        if self.state_of_directory()? == State::Gone && self.path.len() == 1 {
-            return Err(refused(&RelPath::root(), "a tree needs a root entry").into());
-        }
         self.leave_to(0);
         self.drain_children();
-        Ok(())
+        match self.state_of_directory()? {
+            State::Gone => Err(refused(&RelPath::root(), "a tree needs a root entry").into()),
+            _ => Ok(()),
+        }
     }
 
     fn put(&mut self, path: &RelPath, key: &[u8], entry: &Entry) -> Result<(), S::Error> {
@@ -314,7 +314,7 @@ fn refused(path: &RelPath, rule: &'static str) -> FormatError {
 fn name_path(error: FormatError, path: &RelPath) -> FormatError {
     match error {
         FormatError::Entry { rule, .. } => FormatError::Entry {
-            path: escape(path.as_bytes()),
+            path: path.to_string(),
             rule,
         },
         error => error,

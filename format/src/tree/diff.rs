@@ -41,7 +41,7 @@ where
     let mut to = Side::new(ids, to, prefix);
     loop {
         let (a, b) = (from.seek()?, to.seek()?);
-        match (a, b) {
+        match (&a, &b) {
             (Place::End, Place::End) => return Ok(()),
             (Place::Subtree { id: a, .. }, Place::Subtree { id: b, .. }) if a == b => {
                 from.walker.skip()?;

@@ -53,6 +53,11 @@ impl TreeParams {
         })
     }
 
+    /// About how large leaves are.
+    pub fn leaf_target(&self) -> u32 {
+        self.leaf_target_bytes
+    }
+
     fn target(&self, level: u8) -> u32 {
         match level {
             0 => self.leaf_target_bytes,
