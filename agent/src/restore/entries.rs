@@ -50,6 +50,8 @@ enum Open {
 struct State {
     open: Option<Open>,
     any: bool,
+    /// The entry at hand is the first.
+    first: bool,
     single: bool,
     out: Vec<Incoming>,
 }
@@ -80,6 +82,7 @@ impl Entries {
         let mut state = State {
             open: None,
             any: false,
+            first: false,
             single: false,
             out: Vec::new(),
         };
@@ -114,6 +117,7 @@ impl Entries {
             _ => (None, false),
         };
         if named.is_some() {
+            state.first = !state.any;
             state.any = true;
             // An entry that comes where extents should: the one before has not ended.
             if let Some(Open::Gather(item, _)) = state.open.take() {
@@ -206,7 +210,7 @@ impl Entries {
         let relative = if path == self.path {
             let name = path.name().to_vec();
             if entry.kind == Kind::Directory {
-                if state.any {
+                if !state.first {
                     return Err("the root stands once, at the start".to_owned());
                 }
                 if let Some(problem) = lost {
