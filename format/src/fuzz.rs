@@ -44,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     ("pack_footer", pack_footer),
     ("frame_payload", frame_payload),
     ("tree_node", crate::tree::fuzz_one),
+    ("list_node", crate::list::fuzz_one),
     ("snapshot", snapshot),
     ("mark", mark),
     ("deletion", deletion),

@@ -17,6 +17,7 @@ pub mod fuzz;
 pub mod id;
 pub mod keys;
 pub mod keyslot;
+pub mod list;
 pub mod mark;
 pub mod names;
 pub mod pack;

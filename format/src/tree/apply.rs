@@ -128,6 +128,14 @@ impl<'a, S: NodeSource> Applier<'a, S> {
         }
     }
 
+    /// Bytes of names that wait for their subtrees to come.
+    pub fn waiting_bytes(&self) -> usize {
+        let directories = self.path.iter();
+        directories
+            .map(|directory| directory.children.packed.len())
+            .sum()
+    }
+
     fn put(&mut self, path: &RelPath, key: &[u8], entry: &Entry) -> Result<(), S::Error> {
         let value = encode_entry(entry).map_err(|error| name_path(error, path))?;
         if path.is_root() {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 
+mod changes;
 mod nodes;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
