@@ -362,7 +362,10 @@ mod tests {
                 .and_then(|plain| verify_chunks(&ids, &frame, &plain))
         };
         changed(&|_| ()).unwrap();
-        let bad: [&dyn Fn(&mut Frame); 9] = [
+        // A zstd frame that holds nothing and may follow another: bytes that nobody would see.
+        let hidden = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 77];
+        let bad: [&dyn Fn(&mut Frame); 10] = [
+            &|f| f.payload = [&f.payload[..], &hidden].concat().into(),
             &|f| f.items[0].id[0] ^= 1,
             &|f| f.items.swap(0, 1),
             &|f| f.items[0].length += 1,

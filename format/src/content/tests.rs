@@ -252,9 +252,21 @@ fn a_short_period_does_not_spread_a_change() {
 
 #[test]
 fn a_run_of_one_byte_never_cuts_by_itself() {
-    // Short of the hole rule, and of other bytes than zero.
-    for byte in [0u8, 0x20, 0xff] {
-        let run = vec![byte; 60 * 1024];
-        assert_eq!(chunker(1).chunks(&run).count(), 1);
+    // Short of the hole rule, and of other bytes than zero. Numbers that would cut are passed over:
+    // 0 does at once, a high power of two after its bits have left the word.
+    let bad = [0, 1 << 63, 1 << 60].repeat(100);
+    let mut good = noise(3, 1 << 14).into_iter();
+    let good = std::iter::from_fn(|| {
+        let bytes: Vec<u8> = good.by_ref().take(8).collect();
+        Some(u64::from_le_bytes(bytes.try_into().unwrap()))
+    });
+    let mut stream = bad.into_iter().chain(good);
+    let gear = crate::chunker::GearTable::from_stream(|| stream.next().unwrap());
+    for profile in crate::chunker::PROFILES {
+        let chunker = Chunker::new(profile, gear.clone());
+        for byte in [0u8, 0x20, 0xff] {
+            let run = vec![byte; 60 * 1024];
+            assert_eq!(chunker.chunks(&run).count(), 1);
+        }
     }
 }
