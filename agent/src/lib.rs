@@ -8,8 +8,10 @@
 //! Everything that touches a volume is synchronous and runs on blocking threads; what talks to the
 //! coordinator is async; they are joined by channels bounded in bytes.
 
+pub mod backup;
 pub mod beneath;
 pub mod cancel;
+pub mod client;
 pub mod error;
 pub mod index;
 pub mod limits;
@@ -25,6 +27,7 @@ mod sort;
 mod spool;
 pub mod stat;
 mod sys;
+pub mod upload;
 pub mod volumes;
 
 pub use cancel::Cancel;

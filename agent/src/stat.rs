@@ -106,7 +106,7 @@ impl From<&Statx> for Stat {
 }
 
 /// The bits of a mode that tell the kind.
-fn type_bits(kind: Kind) -> u32 {
+pub(crate) fn type_bits(kind: Kind) -> u32 {
     let file_type = match kind {
         Kind::File => FileType::RegularFile,
         Kind::Directory => FileType::Directory,

@@ -1,0 +1,276 @@
+//! What travels through a run: items in tree order, in batches, and what became of them.
+
+use super::budget::Permit;
+use super::extents::Extents;
+use crate::beneath::Dir;
+use crate::error::ItemProblem;
+use crate::index::{Record, trust};
+use crate::scan::Found;
+use crate::stat::type_bits;
+use bytes::Bytes;
+use holdfast_format::codec::encode_entry;
+use holdfast_format::entry::{Content, Entry, Kind};
+use holdfast_format::frame::Frame;
+use holdfast_format::path::RelPath;
+use holdfast_format::stamp::{Stamp, StatKey};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+/// One path that is not simply unchanged.
+#[derive(Debug)]
+pub struct Item {
+    /// Which path.
+    pub path: RelPath,
+    /// What to do about it.
+    pub task: Task,
+}
+
+/// What to do about a path.
+#[derive(Debug)]
+pub enum Task {
+    /// The index has it and the volume has not.
+    Remove,
+    /// Nothing is known of it now.
+    Problem {
+        /// Why.
+        problem: ItemProblem,
+        /// Whether the parent has something that stands in its place.
+        carried_over: bool,
+    },
+    /// Look at it: metadata, and content where that may have changed.
+    Look(Box<Look>),
+    /// Another name of the inode that `first` names in this run.
+    Link {
+        /// The name's own look, in case the first one failed.
+        look: Box<Look>,
+        /// The smallest path of the group.
+        first: RelPath,
+    },
+}
+
+/// How to look at a path.
+#[derive(Debug)]
+pub struct Look {
+    /// Where it lies; of the root, the root itself.
+    pub dir: Arc<Dir>,
+    /// What the scan found.
+    pub found: Found,
+    /// What the index has.
+    pub old: Option<Record>,
+    /// How to get at the content of a regular file.
+    pub content: Source,
+    /// The path it names as its hard link, when it is known already.
+    pub hardlink: Option<RelPath>,
+    /// Whether further names of this inode are to be expected.
+    pub leads_group: bool,
+}
+
+/// Where the content of a regular file comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// It is read.
+    Read,
+    /// It is that of this path in the parent, whose record is given: its stamp has not moved.
+    Parent(RelPath, Record),
+}
+
+/// What became of an item.
+#[derive(Debug)]
+pub struct Done {
+    /// Which path.
+    pub path: RelPath,
+    /// What to do about it now.
+    pub outcome: Outcome,
+}
+
+/// What to do about an item, in its turn.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is gone; it was known.
+    Remove,
+    /// It could not be read; the parent's entry stands where there is one.
+    Problem {
+        /// Why.
+        problem: ItemProblem,
+        /// Whether the parent has something that stands in its place.
+        carried_over: bool,
+        /// Whether what the parent has there must go: it was something else.
+        remove: bool,
+        /// Whether other names were to follow it.
+        led_group: bool,
+    },
+    /// It was gone when it was looked at.
+    Vanished {
+        /// Whether the parent has it.
+        known: bool,
+        /// Whether other names were to follow it.
+        led_group: bool,
+    },
+    /// It is as follows.
+    Stored(Box<Stored>),
+    /// Its first name knows.
+    Link {
+        /// The name's own look.
+        look: Box<Look>,
+        /// The first name.
+        first: RelPath,
+    },
+}
+
+/// A path as it was read.
+#[derive(Debug)]
+pub struct Stored {
+    /// Metadata; its `content` is empty.
+    pub entry: Entry,
+    /// Content.
+    pub content: FileContent,
+    /// For the index.
+    pub record: Record,
+    /// What the index has.
+    pub old: Option<Record>,
+    /// To be reported though it is stored.
+    pub problem: Option<ItemProblem>,
+    /// Whether further names of its inode are to be expected, and how that inode is known.
+    pub leads: Option<LinkKey>,
+}
+
+/// What a regular file holds, before it goes on the wire.
+#[derive(Debug)]
+pub enum FileContent {
+    /// No bytes, or no regular file.
+    Empty,
+    /// All bytes.
+    Inline(Bytes),
+    /// Chunks and holes.
+    Extents(Extents),
+    /// As in the parent at this path.
+    AsInParent(RelPath),
+}
+
+/// An inode, told apart from one that got its number later where the filesystem lets us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkKey {
+    /// Device; subvolumes of btrfs share inode numbers.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Birth time.
+    pub btime_ns: i64,
+}
+
+impl LinkKey {
+    /// The inode of what was found.
+    pub fn of(found: &Found) -> Self {
+        Self {
+            dev: found.stat.dev,
+            ino: found.stat.ino,
+            btime_ns: found.stat.btime_ns,
+        }
+    }
+
+    /// As the key of a table.
+    pub fn to_bytes(self) -> [u8; 24] {
+        let mut out = [0; 24];
+        out[..8].copy_from_slice(&self.dev.to_be_bytes());
+        out[8..16].copy_from_slice(&self.ino.to_be_bytes());
+        out[16..].copy_from_slice(&self.btime_ns.to_be_bytes());
+        out
+    }
+}
+
+/// Items for one worker, and the way back for what becomes of them.
+#[derive(Debug)]
+pub struct Batch {
+    /// Its place in the order.
+    pub number: u64,
+    /// In tree order.
+    pub items: Vec<Item>,
+    /// Where everything that comes of it goes.
+    pub pieces: Sender<Piece>,
+    /// Memory it may use.
+    pub permit: Permit,
+}
+
+/// What comes of a batch.
+#[derive(Debug)]
+pub enum Piece {
+    /// One part of its chunks: a frame, or nothing where all of them are held.
+    Part(Option<Frame>, Option<Permit>),
+    /// All items are done; so many parts were made of them.
+    Finished {
+        /// In tree order.
+        done: Vec<Done>,
+        /// Parts, whether they have come back yet or not.
+        parts: usize,
+        /// Memory of the batch.
+        permit: Permit,
+    },
+}
+
+impl Record {
+    /// The stamp in it.
+    pub fn stamp(&self) -> Option<Stamp> {
+        (self.trust & trust::STAMPED != 0).then(|| Stamp {
+            stat: StatKey {
+                size: self.size,
+                mtime_ns: self.mtime_ns,
+                ctime_ns: self.ctime_ns,
+                ino: self.ino,
+                mode: self.mode | type_bits(self.kind),
+                uid: self.uid,
+                gid: self.gid,
+            },
+            racy: self.trust & trust::RACY != 0,
+            inconsistent: self.trust & trust::INCONSISTENT != 0,
+            settled: self.trust & trust::SETTLED != 0,
+        })
+    }
+
+    /// Whether both stand for the same entry.
+    pub fn same_entry(&self, other: &Self) -> bool {
+        (self.kind, self.mode, self.uid, self.gid, self.mtime_ns)
+            == (
+                other.kind,
+                other.mode,
+                other.uid,
+                other.gid,
+                other.mtime_ns,
+            )
+            && (self.kind != Kind::File || self.size == other.size)
+            && self.content == other.content
+            && self.extra == other.extra
+            && self.hardlink == other.hardlink
+    }
+}
+
+/// Digest of what an entry has beyond a plain file's metadata; `None` where it has nothing more.
+pub fn extra_of(entry: &Entry) -> Result<Option<[u8; 16]>, holdfast_format::FormatError> {
+    if entry.xattrs.is_empty() && entry.target.is_empty() && entry.rdev == 0 {
+        return Ok(None);
+    }
+    let bare = Entry {
+        kind: entry.kind,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        mtime_ns: 0,
+        size: 0,
+        xattrs: entry.xattrs.clone(),
+        target: entry.target.clone(),
+        rdev: entry.rdev,
+        content: Content::Empty,
+        hardlink: None,
+    };
+    Ok(Some(cut(blake3::hash(&encode_entry(&bare)?))))
+}
+
+/// Digest of the path that an entry names as its hard link.
+pub fn hardlink_of(path: Option<&RelPath>) -> Option<[u8; 16]> {
+    path.map(|path| cut(blake3::hash(path.as_bytes())))
+}
+
+fn cut(hash: blake3::Hash) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&hash.as_bytes()[..16]);
+    out
+}

@@ -1,0 +1,462 @@
+//! One snapshot of one volume: begin, scan, compare, read, ask, ship, commit, remember.
+//!
+//! Threads: one walks the volume and compares it with the index (`compare`); a worker per processor
+//! reads, cuts, hashes and compresses (`worker`); one puts the results back into tree order
+//! (`sequence`). They are joined by queues bounded in bytes (`budget`). Two tasks talk to the
+//! coordinator: `upload` and `ask`. The index moves forward only after the commit's acknowledgement.
+//!
+//! A run that breaks is tried again under the same idempotency key: the scan begins anew, and what
+//! the coordinator acknowledged is not sent a second time.
+
+mod ask;
+mod batcher;
+pub(crate) mod budget;
+mod compare;
+mod extents;
+mod item;
+mod links;
+mod options;
+mod pool;
+mod problems;
+mod rebuild;
+mod report;
+mod run;
+mod scratch;
+mod sent;
+mod sequence;
+mod session;
+mod shared;
+mod worker;
+
+pub use options::{BackupOptions, Retry};
+pub use report::RunReport;
+
+use crate::beneath::{Root, RootError};
+use crate::cancel::Cancel;
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::index::{self, Cursor, Discarded, Index, IndexError};
+use crate::mount::{Identity, MountWatch};
+use crate::progress::Progress;
+use crate::read::ReadContext;
+use crate::scan::ScanOptions;
+use crate::upload::{self, SessionRef};
+use crate::volumes::VolumeCandidate;
+use budget::Budget;
+use holdfast_format::id::IdempotencyKey;
+use holdfast_format::stamp::Host;
+use holdfast_format::wire::SnapshotInfo;
+use holdfast_proto::v1 as proto;
+use holdfast_runtime::backoff::Backoff;
+use run::Pipeline;
+use session::{Session, Wanted};
+use shared::Shared;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Makes a snapshot of a volume.
+///
+/// Problems of single files are in the report and in the snapshot; an error means that there is no
+/// snapshot (or that none is known of: a commit whose answer was lost is found by the next try).
+pub async fn backup(
+    client: &Client,
+    volume: &VolumeCandidate,
+    options: &BackupOptions,
+    progress: Arc<Progress>,
+    cancel: Cancel,
+) -> Result<RunReport> {
+    if let Err(ineligible) = &volume.eligible {
+        return Err(Error::VolumeRefused {
+            volume: volume.facts.name.to_string(),
+            reason: ineligible.reason.as_str().to_owned(),
+            detail: ineligible.detail.clone(),
+        });
+    }
+    let mut key = [0; 16];
+    getrandom::fill(&mut key).map_err(|error| Error::Internal(error.to_string()))?;
+    let mut run = Run {
+        client,
+        volume,
+        options,
+        progress,
+        cancel,
+        key: IdempotencyKey::from_bytes(key),
+        started_ns: options.clock.now_ns(),
+        believe_held: true,
+        discard_index: false,
+    };
+    let mut backoff = Backoff::new(options.retry.backoff);
+    let mut tries = 1;
+    loop {
+        let error = match run.attempt().await {
+            Ok(report) => return Ok(report),
+            Err(error) => error,
+        };
+        if run.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if tries >= options.retry.tries || !run.mend(&error) {
+            return Err(error);
+        }
+        tries += 1;
+        let wait = backoff.next_wait();
+        tracing::warn!(volume = %volume.facts.name, %error, ?wait, "the run broke and is tried again");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = run.cancel.cancelled() => return Err(Error::Cancelled),
+        }
+    }
+}
+
+/// What stays the same over the tries of a run, and what was learnt from those that failed.
+struct Run<'r> {
+    client: &'r Client,
+    volume: &'r VolumeCandidate,
+    options: &'r BackupOptions,
+    progress: Arc<Progress>,
+    cancel: Cancel,
+    key: IdempotencyKey,
+    started_ns: i64,
+    /// Whether the coordinator's word on held chunks is taken.
+    believe_held: bool,
+    /// Whether the index led to changes that the coordinator refused.
+    discard_index: bool,
+}
+
+impl Run<'_> {
+    /// Whether another try may help, and what it must do differently.
+    fn mend(&mut self, error: &Error) -> bool {
+        match error.reason() {
+            // Chunks that were promised have gone: everything that is read is shipped again.
+            "ChunkGone" | "UnknownChunkReference" if self.believe_held => {
+                self.believe_held = false;
+                true
+            }
+            // The index said something of the parent that is not so.
+            "InvalidChange" | "UnknownChunkReference" | "IndexUnavailable"
+                if !self.discard_index =>
+            {
+                self.discard_index = true;
+                true
+            }
+            _ => error.is_transient(),
+        }
+    }
+
+    async fn attempt(&self) -> Result<RunReport> {
+        self.progress.reset();
+        let name = self.volume.facts.name.to_string();
+        let path = self.options.index_directory.join(index::file_name(&name));
+        let discard = self.discard_index;
+        let (index, discarded) = blocking(move || {
+            let (mut index, discarded) = Index::open(&path).map_err(|error| match error {
+                IndexError::Busy => Error::VolumeBusy { volume: name },
+                error => error.into(),
+            })?;
+            if discard && index.meta().is_some() {
+                index.clear()?;
+                return Ok((index, Some(Discarded::Damaged)));
+            }
+            Ok((index, discarded))
+        })
+        .await?;
+        let wanted = Wanted {
+            key: self.key,
+            facts: self.volume.facts.clone(),
+            parent: index.meta().map(|meta| meta.snapshot),
+            started_ns: self.started_ns,
+            adopt: self.options.adopt,
+        };
+        let session = tokio::select! {
+            session = Session::begin(self.client, &wanted) => session?,
+            () = self.cancel.cancelled() => return Err(Error::Cancelled),
+        };
+        let reference = session.reference.clone();
+        let done = self.within(session, index, discarded).await;
+        if let Err(error) = &done
+            && !error.is_transient()
+        {
+            let abort = proto::AbortRequest {
+                session: reference.session,
+                lease_epoch: reference.lease_epoch,
+                reason: error.reason().to_owned(),
+            };
+            self.client.abort(abort).await;
+        }
+        done
+    }
+
+    async fn within(
+        &self,
+        session: Session,
+        index: Index,
+        discarded: Option<Discarded>,
+    ) -> Result<RunReport> {
+        if session.committed.is_some() {
+            let info = self.commit(&session.reference, 0).await?;
+            return Ok(RunReport::committed_before(info, self.progress.view()));
+        }
+        let (index, cursor, discarded) = self.prepare(&session, index, discarded).await?;
+        let root = self.open_root().await?;
+        let watch = MountWatch::new().map_err(|source| Error::Io {
+            what: "watch the mount table",
+            path: "/proc/self/mountinfo".to_owned(),
+            source,
+        })?;
+        let identity = Identity::of(&root).map_err(|errno| Error::VolumeUnreadable {
+            volume: self.volume.facts.name.to_string(),
+            detail: errno.to_string(),
+        })?;
+        let (compared, sequenced, last_seq) =
+            self.pipeline(&session, &index, cursor, &root).await?;
+        self.check_mount(identity, watch).await?;
+        let info = self.commit(&session.reference, last_seq).await?;
+        let view = self.progress.view();
+        let snapshot = info.id;
+        let mut meta = session.meta(snapshot, &self.options.boot_id, &self.options.node);
+        meta.files = view.files;
+        meta.content_bytes = view.content_bytes;
+        let carried_over = compared.carried_over || sequenced.carried_over;
+        if let (true, Some(old)) = (carried_over, index.meta()) {
+            // Stamps that were not looked at are of the boot they were taken in.
+            meta.boot_id.clone_from(&old.boot_id);
+            meta.node.clone_from(&old.node);
+        }
+        let mut index = index;
+        let moved = blocking(move || Ok(index.advance(sequenced.writer, meta)?)).await;
+        if let Err(error) = moved {
+            // The snapshot stands; the next run finds the index behind and builds it again.
+            tracing::warn!(%error, volume = %self.volume.facts.name, "the index could not be moved forward");
+        }
+        Ok(RunReport::new(info, view, compared, discarded))
+    }
+
+    /// The index as the session needs it, and a position before its first record.
+    async fn prepare(
+        &self,
+        session: &Session,
+        index: Index,
+        discarded: Option<Discarded>,
+    ) -> Result<(Index, Cursor, Option<Discarded>)> {
+        let Some(parent) = session.parent else {
+            let index = blocking(move || {
+                let mut index = index;
+                if index.meta().is_some() {
+                    index.clear()?;
+                }
+                Ok(index)
+            })
+            .await?;
+            return Ok((index, Cursor::empty(), None));
+        };
+        // Without stamps there is no boot that they are of.
+        let wanted = session.meta(parent, "", "");
+        let (index, reason) = match index.fits(&wanted) {
+            Ok(()) => (index, None),
+            Err(reason) => {
+                let reason = discarded.unwrap_or(reason);
+                tracing::info!(
+                    volume = %self.volume.facts.name,
+                    reason = reason.as_str(),
+                    "the index is built again from the parent's entries; every file is read once"
+                );
+                let built = rebuild::rebuild(
+                    self.client,
+                    session,
+                    parent,
+                    index,
+                    wanted,
+                    &self.cancel,
+                );
+                (built.await?, Some(reason))
+            }
+        };
+        if let Some(meta) = index.meta() {
+            self.progress.total_files.set(meta.files);
+            self.progress.total_bytes.set(meta.content_bytes);
+        }
+        let (index, cursor) = blocking(move || {
+            let cursor = index.cursor()?;
+            Ok((index, cursor))
+        })
+        .await?;
+        Ok((index, cursor, reason))
+    }
+
+    async fn open_root(&self) -> Result<Arc<Root>> {
+        let path = self.volume.path.clone();
+        let volume = self.volume.facts.name.to_string();
+        blocking(move || {
+            Root::open(&path)
+                .map(Arc::new)
+                .map_err(|error| unreadable(volume, &error))
+        })
+        .await
+    }
+
+    /// Runs the threads and the two tasks that talk to the coordinator; the number of messages sent.
+    async fn pipeline(
+        &self,
+        session: &Session,
+        index: &Index,
+        cursor: Cursor,
+        root: &Arc<Root>,
+    ) -> Result<(compare::Compared, sequence::Sequenced, u64)> {
+        let options = self.options;
+        let stop = Cancel::new();
+        let (asker, parts) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(
+            session.ids.clone(),
+            session.chunker.clone(),
+            options.compression_level,
+            Budget::new(options.memory_bytes, options.memory_bytes / 4),
+            self.believe_held.then_some(asker),
+            !session.holds_nothing,
+            self.progress.clone(),
+            stop.clone(),
+        ));
+        let ending = shared.clone();
+        let (outgoing, uploading) = upload::start(
+            self.client.clone(),
+            session.reference.clone(),
+            options.upload_rate.clone(),
+            stop.clone(),
+            move |_| ending.end(),
+        );
+        let host = match index.meta() {
+            Some(meta) if meta.boot_id == options.boot_id && meta.node == options.node => {
+                Host::SameBoot
+            }
+            _ => Host::BootedSince,
+        };
+        let pipeline = Pipeline {
+            shared: shared.clone(),
+            volume: self.volume.facts.name.to_string(),
+            root: root.clone(),
+            rules: options.rules.clone(),
+            scan: ScanOptions {
+                temporary_directory: options.temporary_directory.clone(),
+                cancel: stop.clone(),
+                ..ScanOptions::default()
+            },
+            read: ReadContext {
+                chunker: session.chunker.clone(),
+                ids: session.ids.clone(),
+                inline_limit: session.inline_limit,
+                class: root.class(),
+                busy: options.busy,
+                rate: options.read_rate.clone(),
+                cancel: stop.clone(),
+            },
+            cursor,
+            writer: index.writer()?,
+            host,
+            reread: session.reread.clone(),
+            outgoing,
+            profile: session.profile,
+            started_ns: self.started_ns,
+            workers: options.workers,
+            priority: options.priority,
+        };
+        let asking = tokio::spawn(ask::answer(
+            self.client.clone(),
+            session.reference.clone(),
+            shared.clone(),
+            parts,
+        ));
+        let watching = {
+            let (cancel, stop) = (self.cancel.clone(), stop.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = cancel.cancelled() => stop.cancel(),
+                    () = stop.cancelled() => {}
+                }
+            })
+        };
+        let threads = blocking(move || pipeline.run()).await;
+        let sent = uploading.finish().await;
+        asking.abort();
+        watching.abort();
+        match (threads, sent) {
+            (Ok((compared, sequenced)), Ok(sent)) => Ok((compared, sequenced, sent)),
+            // Whichever broke first; the other one was cancelled.
+            (Err(Error::Cancelled), Err(error)) | (Ok(_), Err(error)) => Err(error),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Refuses what was not read from one and the same mount.
+    async fn check_mount(&self, before: Identity, mut watch: MountWatch) -> Result<()> {
+        let path = self.volume.path.clone();
+        let volume = self.volume.facts.name.to_string();
+        blocking(move || {
+            let unmounted = |detail: String| Error::VolumeUnmounted {
+                volume: volume.clone(),
+                detail,
+            };
+            let after = Identity::at(&path).map_err(|error| unmounted(error.to_string()))?;
+            if after != before {
+                return Err(unmounted("another mount is there now".to_owned()));
+            }
+            if !before.is_exact() && watch.changed().unwrap_or(true) {
+                let detail = "the mount table changed, and this kernel cannot tell mounts apart";
+                return Err(unmounted(detail.to_owned()));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Commits; where the answer is lost, asks again: the same session has the same snapshot.
+    async fn commit(&self, session: &SessionRef, last_seq: u64) -> Result<SnapshotInfo> {
+        let mut backoff = Backoff::new(self.options.retry.backoff);
+        let mut tries = 1;
+        loop {
+            self.cancel.check()?;
+            let request = proto::CommitRequest {
+                session: session.session.clone(),
+                lease_epoch: session.lease_epoch,
+                last_seq,
+                stats: Some(self.progress.view().stats()),
+            };
+            match self.client.commit(request).await {
+                Ok(reply) => {
+                    let info = reply.snapshot.ok_or_else(|| Error::Protocol {
+                        what: "commit",
+                        rule: "the answer names no snapshot".to_owned(),
+                    })?;
+                    return SnapshotInfo::try_from(info).map_err(|source| Error::Answer {
+                        what: "commit",
+                        source,
+                    });
+                }
+                Err(error @ Error::Disconnected { .. }) if tries < self.options.retry.tries => {
+                    tries += 1;
+                    tracing::warn!(%error, "the commit's answer was lost; asking again");
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn unreadable(volume: String, error: &RootError) -> Error {
+    Error::VolumeUnreadable {
+        volume,
+        detail: error.to_string(),
+    }
+}
+
+/// Runs what blocks away from the tasks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::Internal(format!("a thread broke: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,516 @@
+//! One working thread: reads batches of items, makes frames of their chunks. Synchronous.
+//!
+//! A batch of small files is read, hashed and compressed by one worker; the parts of a large file are
+//! compressed by the others while its worker reads on.
+
+use super::item::{
+    Batch, Done, FileContent, Item, LinkKey, Look, Outcome, Piece, Source, Stored, Task, extra_of,
+    hardlink_of,
+};
+use super::pool::{Job, Part, PartChunk};
+use super::shared::{PART_BYTES, PART_MOST_BYTES, Shared};
+use super::{budget::Permit, extents::Extents};
+use crate::beneath::Xattr as FoundXattr;
+use crate::error::{Error, ItemProblem, Result};
+use crate::index::{Record, trust};
+use crate::mount::FsClass;
+use crate::read::{ContentSink, ReadContext, ReadError, Reader, read_dir_meta, read_meta};
+use crate::stat::Stat;
+use crate::sys;
+use bytes::Bytes;
+use holdfast_format::codec::encode_entry;
+use holdfast_format::digest::ContentDigest;
+use holdfast_format::entry::{
+    Content, Entry, Extent, Kind, MAX_INLINE_XATTR_BYTES, Xattr, XattrValue,
+};
+use holdfast_format::frame::{Compressor, FrameBuilder};
+use holdfast_format::stamp::{QUIET_MARGIN_NS, SETTLED_AGE_NS, Stamp};
+use std::sync::mpsc::Sender;
+
+/// Bytes of xattrs above which an entry is checked against the format's limit.
+const CHECK_ABOVE_BYTES: usize = 16 * 1024;
+
+/// A working thread's own tools.
+#[derive(Debug)]
+pub struct Worker<'a> {
+    shared: &'a Shared,
+    reader: Reader,
+    class: FsClass,
+    compressor: Compressor,
+}
+
+impl<'a> Worker<'a> {
+    /// A worker; `context` says how files are read.
+    pub fn new(shared: &'a Shared, context: ReadContext) -> Result<Self> {
+        Ok(Self {
+            shared,
+            class: context.class,
+            reader: Reader::new(context),
+            compressor: Compressor::new(shared.level)?,
+        })
+    }
+
+    /// Works until the pool is closed.
+    pub fn run(&mut self) -> Result<()> {
+        while let Some(job) = self.shared.pool.next(&self.shared.stop) {
+            match job {
+                Job::Compress(part) => compress(&mut self.compressor, part)?,
+                Job::Read(batch) => self.read(batch)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, batch: Batch) -> Result<()> {
+        let mut out = Output {
+            shared: self.shared,
+            compressor: &mut self.compressor,
+            number: batch.number,
+            pieces: &batch.pieces,
+            plain: Vec::new(),
+            chunks: Vec::new(),
+            permit: None,
+            parts: 0,
+        };
+        let mut done = Vec::with_capacity(batch.items.len());
+        for Item { path, task } in batch.items {
+            self.shared.stop.check()?;
+            let outcome = match task {
+                Task::Remove => Outcome::Remove,
+                Task::Problem {
+                    problem,
+                    carried_over,
+                } => Outcome::Problem {
+                    problem,
+                    carried_over,
+                    remove: false,
+                    led_group: false,
+                },
+                Task::Link { look, first } => Outcome::Link { look, first },
+                Task::Look(look) => {
+                    let looked = look_at(&mut self.reader, self.class, &mut out, &path, &look);
+                    settle(looked, &look)?
+                }
+            };
+            done.push(Done { path, outcome });
+        }
+        out.finish()?;
+        let parts = out.parts;
+        // The sequencer has gone only when the run has ended.
+        let _ = batch.pieces.send(Piece::Finished {
+            done,
+            parts,
+            permit: batch.permit,
+        });
+        Ok(())
+    }
+}
+
+/// What becomes of a path whose look failed.
+fn settle(looked: Result<Stored, ReadError>, look: &Look) -> Result<Outcome> {
+    let old = look.old.as_ref();
+    Ok(match looked {
+        Ok(stored) => Outcome::Stored(Box::new(stored)),
+        Err(ReadError::Stopped(error)) => return Err(error),
+        // A directory that the scan has entered must stay, or its children would hang in the air.
+        Err(ReadError::Vanished) if look.found.kind == Kind::Directory => {
+            let problem = ItemProblem::new("Vanished", "gone before its attributes were read");
+            Outcome::Stored(Box::new(by_the_scan(look, Some(problem))?))
+        }
+        Err(ReadError::Item(problem)) if look.found.kind == Kind::Directory => {
+            Outcome::Stored(Box::new(by_the_scan(look, Some(problem))?))
+        }
+        Err(ReadError::Vanished) => Outcome::Vanished {
+            known: old.is_some(),
+            led_group: look.leads_group,
+        },
+        Err(ReadError::Item(problem)) => {
+            let same_kind = old.is_some_and(|old| old.kind == look.found.kind);
+            Outcome::Problem {
+                problem,
+                carried_over: same_kind,
+                remove: old.is_some() && !same_kind,
+                led_group: look.leads_group,
+            }
+        }
+    })
+}
+
+/// Metadata as the scan saw it, without attributes.
+fn by_the_scan(look: &Look, problem: Option<ItemProblem>) -> Result<Stored> {
+    let mut stored = finish(look, &look.found.stat, Vec::new(), Vec::new(), None)?;
+    stored.record.trust |= trust::RACY;
+    stored.problem = problem;
+    Ok(stored)
+}
+
+fn look_at(
+    reader: &mut Reader,
+    class: FsClass,
+    out: &mut Output<'_>,
+    path: &holdfast_format::path::RelPath,
+    look: &Look,
+) -> Result<Stored, ReadError> {
+    let stopped = |error: Error| ReadError::Stopped(error);
+    let found = &look.found;
+    if found.boundary {
+        return by_the_scan(look, None).map_err(stopped);
+    }
+    if let (Kind::File, Source::Read) = (found.kind, &look.content) {
+        let mut sink = Sink::new(out);
+        let outcome = reader.read_file(&look.dir, &found.name, &mut sink)?;
+        let content = sink.content(outcome.digest, look.old.as_ref(), path);
+        let progress = &out.shared.progress;
+        progress.files_read.add(1);
+        progress.read_bytes.add(outcome.size);
+        if matches!(content, FileContent::AsInParent(_)) {
+            progress.reread_unchanged_bytes.add(outcome.size);
+        }
+        let xattrs = store_xattrs(out, outcome.xattrs).map_err(stopped)?;
+        let mut stat = outcome.stat;
+        stat.size = outcome.size;
+        let content = Some((content, outcome.digest, Some(outcome.stamp)));
+        let mut stored = finish(look, &stat, xattrs, Vec::new(), content).map_err(stopped)?;
+        stored.problem = outcome.problem;
+        return check(stored);
+    }
+    let before_ns = sys::realtime_ns();
+    let meta = if found.name.is_empty() {
+        read_dir_meta(&look.dir)?
+    } else {
+        read_meta(&look.dir, &found.name, found.kind)?
+    };
+    let xattrs = store_xattrs(out, meta.xattrs).map_err(stopped)?;
+    let mut stat = meta.stat;
+    let content = match &look.content {
+        Source::Parent(at, record) if found.kind == Kind::File => {
+            // Its stamp stood when it was scanned. If it moved since, the next run reads it.
+            let moved = found.stat.key() != stat.key();
+            stat = found.stat;
+            let digest = record.content.unwrap_or(ContentDigest([0; 16]));
+            let stamp = record.stamp().map(|stamp| Stamp {
+                racy: stamp.racy || moved,
+                ..stamp
+            });
+            let content = match record.size {
+                0 => FileContent::Empty,
+                _ => FileContent::AsInParent(at.clone()),
+            };
+            Some((content, digest, stamp))
+        }
+        _ => None,
+    };
+    let read = content.is_some();
+    let mut stored = finish(look, &stat, xattrs, meta.target, content).map_err(stopped)?;
+    if !read {
+        stored.record.trust |= meta_trust(&stat, class, before_ns);
+    }
+    check(stored)
+}
+
+/// What a stamp of metadata alone is worth, read at this time.
+fn meta_trust(stat: &Stat, class: FsClass, before_ns: i64) -> u8 {
+    let newest = stat.ctime_ns.max(stat.mtime_ns);
+    let believed = !matches!(class, FsClass::Remote | FsClass::Virtual(_));
+    let clean = believed && newest < before_ns.saturating_sub(QUIET_MARGIN_NS);
+    let settled = stat.ctime_ns < before_ns.saturating_sub(SETTLED_AGE_NS);
+    trust::STAMPED
+        | if clean { 0 } else { trust::RACY }
+        | if settled { trust::SETTLED } else { 0 }
+}
+
+/// Puts entry and record together.
+fn finish(
+    look: &Look,
+    stat: &Stat,
+    xattrs: Vec<Xattr>,
+    target: Vec<u8>,
+    content: Option<(FileContent, ContentDigest, Option<Stamp>)>,
+) -> Result<Stored> {
+    let file = stat.kind == Kind::File;
+    let entry = Entry {
+        kind: stat.kind,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        mtime_ns: stat.mtime_ns,
+        size: if file { stat.size } else { 0 },
+        xattrs,
+        target: target.into(),
+        rdev: stat.rdev,
+        content: Content::Empty,
+        hardlink: look.hardlink.clone(),
+    };
+    let mut record = Record {
+        kind: stat.kind,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        size: stat.size,
+        mtime_ns: stat.mtime_ns,
+        ctime_ns: stat.ctime_ns,
+        ino: stat.ino,
+        trust: if stat.nlink > 1 && stat.kind != Kind::Directory {
+            trust::LINKED
+        } else {
+            0
+        },
+        content: None,
+        extra: extra_of(&entry)?,
+        hardlink: hardlink_of(entry.hardlink.as_ref()),
+    };
+    let content = match content {
+        Some((content, digest, stamp)) => {
+            record.content = Some(digest);
+            if let Some(stamp) = stamp {
+                record.trust |= trust::STAMPED
+                    | if stamp.racy { trust::RACY } else { 0 }
+                    | if stamp.inconsistent { trust::INCONSISTENT } else { 0 }
+                    | if stamp.settled { trust::SETTLED } else { 0 };
+            }
+            content
+        }
+        None => FileContent::Empty,
+    };
+    Ok(Stored {
+        entry,
+        content,
+        record,
+        old: look.old,
+        problem: None,
+        leads: look.leads_group.then(|| LinkKey::of(&look.found)),
+    })
+}
+
+/// Refuses, as a problem of the path, what no entry may hold: the commit would be refused as a whole.
+fn check(stored: Stored) -> Result<Stored, ReadError> {
+    let entry = &stored.entry;
+    let bytes: usize = entry
+        .xattrs
+        .iter()
+        .map(|xattr| match &xattr.value {
+            XattrValue::Inline(value) => xattr.name.len() + value.len() + 16,
+            XattrValue::Chunks(chunks) => xattr.name.len() + 64 * chunks.len(),
+        })
+        .sum::<usize>()
+        + entry.target.len();
+    if bytes > CHECK_ABOVE_BYTES || entry.xattrs.len() > 64 {
+        let mut bare = entry.clone();
+        bare.size = 0;
+        // Room for the content that is not in it yet.
+        if encode_entry(&bare).map_or(true, |bytes| bytes.len() > 48 * 1024) {
+            let problem = ItemProblem::new("TooLarge", "its attributes are too many or too large");
+            return Err(ReadError::Item(problem));
+        }
+    }
+    Ok(stored)
+}
+
+/// Attributes as an entry holds them; large values become chunks.
+fn store_xattrs(out: &mut Output<'_>, found: Vec<FoundXattr>) -> Result<Vec<Xattr>> {
+    let mut xattrs = Vec::with_capacity(found.len());
+    for FoundXattr { name, value } in found {
+        let value = if value.len() <= MAX_INLINE_XATTR_BYTES {
+            XattrValue::Inline(value.into())
+        } else {
+            let shared = out.shared;
+            let mut extents = Vec::new();
+            for chunk in shared.chunker.chunks(&value) {
+                let id = shared.ids.chunk(chunk);
+                extents.push(Extent::Chunk {
+                    id,
+                    length: chunk.len() as u32,
+                });
+                out.push(id, chunk)?;
+            }
+            XattrValue::Chunks(extents)
+        };
+        xattrs.push(Xattr {
+            name: name.into(),
+            value,
+        });
+    }
+    Ok(xattrs)
+}
+
+/// The chunks of a batch on their way into parts.
+#[derive(Debug)]
+struct Output<'o> {
+    shared: &'o Shared,
+    compressor: &'o mut Compressor,
+    number: u64,
+    pieces: &'o Sender<Piece>,
+    plain: Vec<u8>,
+    chunks: Vec<PartChunk>,
+    permit: Option<Permit>,
+    parts: usize,
+}
+
+impl Output<'_> {
+    fn push(&mut self, id: holdfast_format::id::ChunkId, bytes: &[u8]) -> Result<()> {
+        if !self.plain.is_empty() && self.plain.len() + bytes.len() > PART_MOST_BYTES as usize {
+            self.next_part()?;
+        }
+        self.plain.extend_from_slice(bytes);
+        self.chunks.push(PartChunk {
+            id,
+            length: bytes.len() as u32,
+            wanted: true,
+        });
+        Ok(())
+    }
+
+    /// Gives away a full part and takes memory for the next, compressing others' parts meanwhile.
+    fn next_part(&mut self) -> Result<()> {
+        if let Some(part) = self.part()
+            && let Some(part) = self.shared.forward(part)?
+        {
+            self.shared.pool.compress(part);
+        }
+        let shared = self.shared;
+        loop {
+            shared.stop.check()?;
+            if let Some(permit) = shared.budget.try_take(self.number, PART_MOST_BYTES) {
+                self.permit = Some(permit);
+                return Ok(());
+            }
+            match shared.pool.try_part() {
+                Some(part) => compress(self.compressor, part)?,
+                None => {
+                    let taken =
+                        shared
+                            .budget
+                            .take_soon(self.number, PART_MOST_BYTES, &shared.stop)?;
+                    if let Some(permit) = taken {
+                        self.permit = Some(permit);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last part of the batch: its bytes are at hand, so it is compressed here.
+    fn finish(&mut self) -> Result<()> {
+        if let Some(part) = self.part()
+            && let Some(part) = self.shared.forward(part)?
+        {
+            compress(self.compressor, part)?;
+        }
+        Ok(())
+    }
+
+    fn part(&mut self) -> Option<Part> {
+        if self.chunks.is_empty() {
+            return None;
+        }
+        self.parts += 1;
+        Some(Part {
+            number: self.number,
+            plain: std::mem::replace(&mut self.plain, Vec::with_capacity(PART_BYTES / 4)),
+            chunks: std::mem::take(&mut self.chunks),
+            pieces: self.pieces.clone(),
+            permit: self.permit.take(),
+        })
+    }
+}
+
+/// Makes a frame of what is wanted of a part and sends it to the sequencer.
+fn compress(compressor: &mut Compressor, part: Part) -> Result<()> {
+    let mut builder = FrameBuilder::new();
+    let mut rest = part.plain.as_slice();
+    for chunk in &part.chunks {
+        let (bytes, after) = rest.split_at(chunk.length as usize);
+        rest = after;
+        if chunk.wanted {
+            builder.push(*chunk.id.as_bytes(), bytes)?;
+        }
+    }
+    drop(part.plain);
+    let mut permit = part.permit;
+    let frame = if builder.is_empty() {
+        permit = None;
+        None
+    } else {
+        let frame = builder.finish_with(compressor)?;
+        if let Some(permit) = &mut permit {
+            permit.shrink_to(frame.payload.len() as u64);
+        }
+        Some(frame)
+    };
+    // The sequencer has gone only when the run has ended.
+    let _ = part.pieces.send(Piece::Part(frame, permit));
+    Ok(())
+}
+
+/// One file's content on its way into parts.
+struct Sink<'s, 'o> {
+    out: &'s mut Output<'o>,
+    /// Where the file began in the part that was open then, and which part that was.
+    began: (usize, usize, usize),
+    inline: Option<Bytes>,
+    extents: Extents,
+}
+
+impl<'s, 'o> Sink<'s, 'o> {
+    fn new(out: &'s mut Output<'o>) -> Self {
+        Self {
+            began: (out.parts, out.plain.len(), out.chunks.len()),
+            out,
+            inline: None,
+            extents: Extents::default(),
+        }
+    }
+
+    /// Takes back what is still in the open part: nobody needs it.
+    fn rewind(&mut self) {
+        let (part, bytes, chunks) = self.began;
+        if self.out.parts == part {
+            self.out.plain.truncate(bytes);
+            self.out.chunks.truncate(chunks);
+        }
+    }
+
+    fn content(
+        mut self,
+        digest: ContentDigest,
+        old: Option<&Record>,
+        path: &holdfast_format::path::RelPath,
+    ) -> FileContent {
+        let empty = self.inline.is_none() && self.extents.is_empty();
+        if empty {
+            return FileContent::Empty;
+        }
+        let same = old.is_some_and(|old| old.kind == Kind::File && old.content == Some(digest));
+        if same {
+            self.rewind();
+            return FileContent::AsInParent(path.clone());
+        }
+        match self.inline {
+            Some(bytes) => FileContent::Inline(bytes),
+            None => FileContent::Extents(self.extents),
+        }
+    }
+}
+
+impl ContentSink for Sink<'_, '_> {
+    fn restart(&mut self) {
+        self.rewind();
+        self.inline = None;
+        self.extents.clear();
+    }
+
+    fn inline(&mut self, bytes: &[u8]) -> Result<()> {
+        if !bytes.is_empty() {
+            self.inline = Some(Bytes::copy_from_slice(bytes));
+        }
+        Ok(())
+    }
+
+    fn extent(&mut self, extent: Extent, bytes: Option<&[u8]>) -> Result<()> {
+        if let (Extent::Chunk { id, .. }, Some(bytes)) = (extent, bytes) {
+            self.out.push(id, bytes)?;
+        }
+        self.extents.push(extent)
+    }
+}
