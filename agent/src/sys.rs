@@ -137,3 +137,44 @@ pub(crate) fn set_io_priority(class: u16, level: u16) -> Result<(), Errno> {
 fn last_errno() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
+
+/// For tests: a shared mapping that outlives the descriptor it was made with.
+#[cfg(test)]
+pub(crate) mod mapping {
+    use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+    use std::fs::File;
+
+    /// The first page of a file, mapped for writing.
+    pub(crate) struct Mapping(*mut u8);
+
+    impl Mapping {
+        pub(crate) fn of(file: &File) -> Self {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            // SAFETY: a fresh mapping at an address of the kernel's choice.
+            let at = unsafe {
+                mmap(
+                    std::ptr::null_mut(),
+                    4096,
+                    protection,
+                    MapFlags::SHARED,
+                    file,
+                    0,
+                )
+            };
+            Self(at.unwrap().cast())
+        }
+
+        pub(crate) fn store(&self, at: usize, byte: u8) {
+            assert!(at < 4096);
+            // SAFETY: within the page that is mapped as long as `self` lives.
+            unsafe { self.0.add(at).write_volatile(byte) };
+        }
+    }
+
+    impl Drop for Mapping {
+        fn drop(&mut self) {
+            // SAFETY: the mapping made in `of`, not used after.
+            let _ = unsafe { munmap(self.0.cast(), 4096) };
+        }
+    }
+}
