@@ -157,7 +157,7 @@ fn whole_maps() -> impl Strategy<Value = Paths> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn changes_of_any_kind_give_the_map_or_a_refusal(

@@ -16,11 +16,109 @@ fn sizes_keep_close_to_the_target() {
     let (root, nodes) = build(TreeParams::DEFAULT, &map);
     let sizes: Vec<_> = nodes.nodes.values().map(Bytes::len).collect();
     let mean = sizes.iter().sum::<usize>() / sizes.len();
-    let target = TreeParams::DEFAULT.leaf_target() as usize;
+    let target = 6 * 1024;
     assert!((target * 3 / 4..target * 5 / 4).contains(&mean), "{mean}");
     let large = sizes.iter().filter(|size| **size > target * 2).count();
     assert!(large < 5, "{large} of {}", sizes.len());
     assert!(root.level <= 2);
+}
+
+/// One level of a tree as FORMAT.md says it, with all of it in memory: (key, rest of the item, items
+/// below) in, (first key, node) out. Shares no code with the tree.
+fn level_by_the_book(
+    boundary: &[u8; 32],
+    level: u8,
+    items: &[(Vec<u8>, Vec<u8>, u64)],
+) -> Vec<(Vec<u8>, Vec<u8>, u64)> {
+    let varint = |mut n: u64| {
+        let mut out = Vec::new();
+        while n > 127 {
+            out.push(n as u8 | 128);
+            n /= 128;
+        }
+        out.push(n as u8);
+        out
+    };
+    let target = if level == 0 { 6144f64 } else { 2048f64 };
+    let mut nodes = Vec::new();
+    let mut start = 0;
+    let mut body: Vec<u8> = Vec::new();
+    for (index, (key, rest, _)) in items.iter().enumerate() {
+        let before = body.len();
+        let shared = match index > start {
+            true => key
+                .iter()
+                .zip(&items[index - 1].0)
+                .take_while(|(a, b)| a == b)
+                .count(),
+            false => 0,
+        };
+        for part in [
+            &varint(shared as u64),
+            &varint((key.len() - shared) as u64),
+            &key[shared..].to_vec(),
+            rest,
+        ] {
+            body.extend(part);
+        }
+        let after = body.len();
+        let hash = blake3::Hasher::new_keyed(boundary)
+            .update(key)
+            .update(&[level])
+            .finalize();
+        let drawn = u32::from_le_bytes(hash.as_bytes()[..4].try_into().unwrap());
+        let hazard = ((after as f64).powi(4) - (before as f64).powi(4)) / target.powi(4);
+        let due = after >= 24 * 1024
+            || after >= target as usize / 4 && f64::from(drawn) / 2f64.powi(32) < hazard;
+        let enough = level == 0 || index > start;
+        if (due && enough) || index + 1 == items.len() {
+            let count = varint((index + 1 - start) as u64);
+            let node = [&[0x54, level][..], &count, &body].concat();
+            let total = items[start..=index].iter().map(|item| item.2).sum();
+            nodes.push((items[start].0.clone(), node, total));
+            body.clear();
+            start = index + 1;
+        }
+    }
+    nodes
+}
+
+#[test]
+fn the_tree_is_the_one_of_the_book() {
+    let ids = ids();
+    let map: Map = (0..30_000u32)
+        .map(|n| {
+            (
+                format!("{:03}/{}", n % 331, n).into_bytes(),
+                vec![n as u8; n as usize % 120],
+            )
+        })
+        .collect();
+    let mut items: Vec<_> = map
+        .iter()
+        .map(|(key, value)| (key.clone(), [&[value.len() as u8][..], value].concat(), 1))
+        .collect();
+    let mut expected = HashSet::new();
+    let mut level = 0;
+    let top = loop {
+        let nodes = level_by_the_book(ids.boundary_key(), level, &items);
+        expected.extend(nodes.iter().map(|node| node.1.clone()));
+        if let [top] = &nodes[..] {
+            break ids.node(&top.1);
+        }
+        let link = |(key, node, total): (Vec<u8>, Vec<u8>, u64)| {
+            let mut rest = ids.node(&node).as_bytes().to_vec();
+            crate::coding::put_varint(&mut rest, total);
+            (key, rest, total)
+        };
+        items = nodes.into_iter().map(link).collect();
+        level += 1;
+    };
+    let (root, nodes) = build(TreeParams::DEFAULT, &map);
+    assert_eq!((root.id, root.level), (top, level));
+    assert!(level >= 2);
+    let found: HashSet<_> = nodes.nodes.values().map(|bytes| bytes.to_vec()).collect();
+    assert_eq!(found, expected);
 }
 
 #[test]
