@@ -32,11 +32,10 @@ impl DirCache {
         let mut open = lock(&self.0);
         open.push_back(Arc::downgrade(dir));
         while open.len() > MAX_OPEN_DIRS {
-            if let Some(oldest) = open.pop_front().and_then(|weak| weak.upgrade()) {
-                if !Arc::ptr_eq(&oldest, dir) {
-                    // Whoever uses it right now has its own handle.
-                    *lock(&oldest.open) = None;
-                }
+            let oldest = open.pop_front().and_then(|weak| weak.upgrade());
+            if let Some(oldest) = oldest.filter(|oldest| !Arc::ptr_eq(oldest, dir)) {
+                // Whoever uses it right now has its own handle.
+                *lock(&oldest.open) = None;
             }
         }
     }
@@ -268,10 +267,13 @@ impl TargetDir {
             if dir.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
                 return;
             }
-            if !context.is_stopped() {
-                if let Err(errno) = dir.settle(context) {
-                    context.item_failed(&dir.path, "set metadata of directory", errno);
-                }
+            let settled = if context.is_stopped() {
+                Ok(())
+            } else {
+                dir.settle(context)
+            };
+            if let Err(errno) = settled {
+                context.item_failed(&dir.path, "set metadata of directory", errno);
             }
             *lock(&dir.open) = None;
             next = dir.parent.clone();

@@ -1,10 +1,10 @@
 //! The stream of entries as the planner takes it: validated one by one, paths relative to what is
 //! restored, long contents in pieces, values of attributes fetched.
 
-use super::decode;
 use super::fetch::{self, Found};
 use super::item::{Body, Incoming, Item, Link};
 use super::meta::Meta;
+use crate::client;
 use crate::error::Result;
 use crate::{Error, ItemProblem};
 use bytes::{Bytes, BytesMut};
@@ -40,7 +40,7 @@ pub struct Entries {
 /// A content that is still coming.
 enum Open {
     /// Gathered until it is complete or too long.
-    Gather(Item, Vec<Extent>),
+    Gather(Box<Item>, Vec<Extent>),
     /// Sent on piece by piece.
     Long,
     /// Of an entry that was refused.
@@ -70,15 +70,15 @@ impl Entries {
     }
 
     async fn read(&self, to: &mpsc::Sender<Result<Vec<Incoming>>>) -> Result<()> {
-        let status = |status| decode::status("read entries", &status);
+        let status = |status| client::from_status("read entries", &status);
         let request = proto::EntriesRequest {
             snapshot: Bytes::copy_from_slice(self.snapshot.as_bytes()),
             path: Bytes::copy_from_slice(self.path.as_bytes()),
             without_content: false,
             children_only: false,
         };
-        let mut client = self.client.clone();
-        let mut replies = client.entries(request).await.map_err(status)?.into_inner();
+        let mut restore = self.client.clone();
+        let mut replies = restore.entries(request).await.map_err(status)?.into_inner();
         let mut state = State {
             open: None,
             any: false,
@@ -181,7 +181,7 @@ impl Entries {
             return Ok(());
         };
         match first {
-            Some(first) => state.open = Some(Open::Gather(item, first)),
+            Some(first) => state.open = Some(Open::Gather(Box::new(item), first)),
             None => state.out.push(Incoming::Item(item)),
         }
         Ok(())
@@ -324,7 +324,7 @@ fn more(extents: Vec<Extent>, state: &mut State) {
                 return;
             }
             let body = Body::Extents(gathered);
-            state.out.push(Incoming::Long(Item { body, ..item }));
+            state.out.push(Incoming::Long(Item { body, ..*item }));
             state.open = Some(Open::Long);
         }
         Some(Open::Long) => {
@@ -347,7 +347,7 @@ fn end(state: &mut State) {
                 return;
             }
             let body = Body::Extents(extents);
-            state.out.push(Incoming::Item(Item { body, ..item }));
+            state.out.push(Incoming::Item(Item { body, ..*item }));
         }
         Some(Open::Long) => state.out.push(Incoming::End),
         _ => {}

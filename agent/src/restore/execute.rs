@@ -12,15 +12,15 @@ use super::file::FileJob;
 use super::item::{Body, Incoming, Item, Link};
 use super::local;
 use super::meta::Meta;
-use super::pool::{Pool, Work};
+use super::pool::Pool;
 use super::prepare;
 use super::spill::HashRuns;
 use super::walk::{Step, Walk};
 use super::window::{MAX_EXTENTS, Window};
+use super::writer;
 use crate::error::Result;
 use crate::{Error, ItemProblem};
 use holdfast_format::entry::{Extent, Kind};
-use holdfast_format::id::ChunkId;
 use std::io;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -51,7 +51,7 @@ pub fn execute(
     let mut planner = Planner::new(context, pool, fetcher);
     std::thread::scope(|scope| {
         for _ in 0..WRITERS {
-            scope.spawn(|| write_all(context, pool));
+            scope.spawn(|| writer::run(context, pool));
         }
         let _close = CloseOnDrop(pool);
         if let Err(error) = planner.run(&mut source) {
@@ -70,55 +70,6 @@ struct CloseOnDrop<'a>(&'a Pool<Batch>);
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         self.0.close();
-    }
-}
-
-/// A writing thread.
-fn write_all(context: &Context, pool: &Pool<Batch>) {
-    while let Some(work) = pool.next() {
-        match work {
-            Work::Frame(window, frame, permit) => {
-                if !context.is_stopped() {
-                    write_frame(context, &window, &frame);
-                }
-                drop(permit);
-                window.written();
-            }
-            Work::Lost {
-                window,
-                chunks,
-                reason,
-                detail,
-            } => {
-                for id in &chunks {
-                    window.lose(context, id, reason, &detail);
-                }
-                window.written();
-            }
-            Work::Batch(window, batch) => {
-                for (dir, item) in batch {
-                    prepare::prepare(context, &window, &dir, item);
-                    dir.release(context);
-                }
-                window.prepared();
-            }
-        }
-    }
-}
-
-fn write_frame(context: &Context, window: &Window, frame: &holdfast_format::frame::Frame) {
-    match frame.open() {
-        Ok(plain) => {
-            for (id, bytes) in frame.slices(&plain) {
-                window.place(context, &ChunkId::from_bytes(id), bytes);
-            }
-        }
-        Err(error) => {
-            for item in &frame.items {
-                let id = ChunkId::from_bytes(item.id);
-                window.lose(context, &id, "FrameDamaged", &error.to_string());
-            }
-        }
     }
 }
 

@@ -5,10 +5,10 @@
 //! have is reported to the writers as lost.
 
 use super::context::{Context, lock};
-use super::decode;
 use super::execute::Batch;
 use super::pool::{Pool, Work};
 use super::window::Window;
+use crate::client;
 use crate::error::Result;
 use crate::{Error, ItemProblem};
 use bytes::Bytes;
@@ -237,7 +237,7 @@ async fn stream(
     missing: &mut HashSet<ChunkId>,
     taker: &impl Take,
 ) -> Result<()> {
-    let status = |status| decode::status("fetch chunks", &status);
+    let status = |status| client::from_status("fetch chunks", &status);
     let broken = |source| Error::Answer {
         what: "fetch chunks",
         source,

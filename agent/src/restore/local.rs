@@ -62,10 +62,11 @@ pub fn compare_end(context: &Context, job: &Arc<FileJob>, size: u64) {
     let Some(local) = job.local() else {
         return;
     };
-    if local.stat.size != size {
-        if let Err(errno) = job.begin_change(context, local.stat.size.min(size)) {
-            job.give_up(context, "write", errno);
-        }
+    if local.stat.size == size {
+        return;
+    }
+    if let Err(errno) = job.begin_change(context, local.stat.size.min(size)) {
+        job.give_up(context, "write", errno);
     }
 }
 

@@ -16,7 +16,7 @@
 //!   identical tree nothing is written at all.
 
 mod context;
-mod decode;
+mod copy;
 mod dirs;
 mod entries;
 mod execute;
@@ -37,12 +37,14 @@ mod report;
 mod spill;
 mod walk;
 mod window;
+mod writer;
 
 pub use plan::IN_PLACE_ABOVE_BYTES;
 pub use policy::Skip;
 pub use report::{Action, Plan, PlanItem, RestoreProblem, RestoreReport};
 
 use crate::beneath::{Root, RootError};
+use crate::client::{self, MAX_MESSAGE_BYTES};
 use crate::error::Result;
 use crate::{Cancel, Error, Progress};
 use bytes::Bytes;
@@ -60,8 +62,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 
-/// Largest message taken from the coordinator.
-const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// Messages of entries read ahead.
 const ENTRIES_AHEAD: usize = 4;
 
@@ -168,7 +168,7 @@ async fn open(
         snapshot: Bytes::copy_from_slice(snapshot.as_bytes()),
     };
     let opened = client.open(request).await;
-    let reply = opened.map_err(|status| decode::status("open snapshot", &status))?;
+    let reply = opened.map_err(|status| client::from_status("open snapshot", &status))?;
     Ok(reply.into_inner())
 }
 

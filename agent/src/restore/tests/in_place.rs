@@ -59,6 +59,7 @@ async fn what_differs_is_mended_and_extras_stay_or_go() {
     run_well(&fake, target.path(), RestoreOptions::default()).await;
     let at = |name: &str| target.path().join(name);
     // Every kind of difference.
+    fs::set_permissions(at("small"), fs::Permissions::from_mode(0o640)).unwrap();
     fs::write(at("small"), b"other").unwrap();
     fs::File::options()
         .write(true)

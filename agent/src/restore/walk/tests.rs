@@ -62,7 +62,8 @@ fn directories_are_entered_once_and_left_after_all_below() {
 
 #[test]
 fn what_is_no_tree_is_refused() {
-    let cases: [(&[(&str, bool)], &[&str]); 7] = [
+    type Case = (&'static [(&'static str, bool)], &'static [&'static str]);
+    let cases: [Case; 7] = [
         (&[("a", false), ("a", false)], &["a"]),
         (&[("b", false), ("a", false)], &["a"]),
         (&[("a", false), ("a/x", false)], &["a/x"]),
