@@ -129,3 +129,85 @@ async fn a_marker_of_the_snapshot_itself_is_an_ordinary_file() {
     run_well(&fake, target.path(), RestoreOptions::default()).await;
     oracle::assert_same(source.path(), target.path());
 }
+
+/// A small tree in which every kind of call is made a few times.
+fn little(dir: &Path) {
+    for n in 0..4u64 {
+        let below = dir.join(format!("d{n}"));
+        fs::create_dir(&below).unwrap();
+        put(&below.join("small"), &noise(n, 900));
+        put(&below.join("chunk"), &noise(10 + n, 9_000));
+        put(&below.join("chunks"), &noise(20 + n, 60_000));
+        symlink("small", below.join("link")).unwrap();
+        fs::hard_link(below.join("chunks"), below.join("zz")).unwrap();
+        age(&below.join("small"), 1_000_000 + n as i64, 5);
+        age(&below, 2_000_000 + n as i64, 7);
+    }
+    put(&dir.join("large"), &noise(30, 1_500_000));
+    age(dir, 3_000_000, 9);
+}
+
+/// Not a test of its own: the process that `killed_at_any_call` kills.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by killed_at_any_call"]
+async fn child() {
+    let place = |name| std::path::PathBuf::from(std::env::var_os(name).unwrap());
+    let fake = Fake::of(&place("HOLDFAST_TEST_SOURCE"));
+    let target = place("HOLDFAST_TEST_TARGET");
+    run_well(&fake, &target, RestoreOptions::default()).await;
+}
+
+#[test]
+fn killed_at_any_call_and_run_again_it_is_whole() {
+    if std::process::Command::new("strace")
+        .arg("-V")
+        .output()
+        .is_err()
+    {
+        return; // Nothing to kill with.
+    }
+    let source = tempfile::tempdir().unwrap();
+    little(source.path());
+    let mut interrupted = 0;
+    for calls in [
+        "openat2",
+        "pwrite64,utimensat",
+        "mkdirat,renameat2,linkat,unlinkat",
+        "fchmod,fchown",
+    ] {
+        for nth in [1, 2, 3, 4, 6, 9, 14] {
+            let target = tempfile::tempdir().unwrap();
+            let child = |inject: Option<String>| {
+                let mut command = match inject {
+                    None => std::process::Command::new(std::env::current_exe().unwrap()),
+                    Some(inject) => {
+                        let mut strace = std::process::Command::new("strace");
+                        strace.args(["-f", "-qqq", "-o", "/dev/null", "-e", &inject]);
+                        strace.arg(std::env::current_exe().unwrap());
+                        strace
+                    }
+                };
+                command
+                    .args(["--exact", "restore::tests::resume::child", "--ignored"])
+                    .env("HOLDFAST_TEST_SOURCE", source.path())
+                    .env("HOLDFAST_TEST_TARGET", target.path())
+                    .output()
+                    .unwrap()
+            };
+            let first = child(Some(format!("inject={calls}:signal=SIGKILL:when={nth}")));
+            if first.status.success() {
+                continue; // It makes fewer such calls on every thread.
+            }
+            interrupted += markers(target.path());
+            let again = child(None);
+            let output = String::from_utf8_lossy(&again.stdout).into_owned();
+            assert!(again.status.success(), "{calls} {nth}: {output}");
+            oracle::assert_same(source.path(), target.path());
+            assert_eq!(markers(target.path()), 0, "{calls} {nth}");
+        }
+    }
+    assert!(
+        interrupted >= 10,
+        "only {interrupted} kills after the marker"
+    );
+}
