@@ -99,9 +99,7 @@ impl Extents {
         }
         let file = match &mut self.spilled {
             Some(file) => file,
-            None => self
-                .spilled
-                .insert(tempfile::tempfile().map_err(failed)?),
+            None => self.spilled.insert(tempfile::tempfile().map_err(failed)?),
         };
         file.write_all(&stored).map_err(failed)?;
         self.spilled_count += self.kept.len() as u64;
@@ -156,10 +154,7 @@ mod tests {
                 extents.push(*extent).unwrap();
             }
             assert_eq!(extents.count(), count as u64);
-            assert_eq!(
-                extents.bytes(),
-                all.iter().map(Extent::length).sum::<u64>()
-            );
+            assert_eq!(extents.bytes(), all.iter().map(Extent::length).sum::<u64>());
             let mut back = Vec::new();
             extents
                 .for_each(1000, |some| {

@@ -229,13 +229,7 @@ impl Record {
     /// Whether both stand for the same entry.
     pub fn same_entry(&self, other: &Self) -> bool {
         (self.kind, self.mode, self.uid, self.gid, self.mtime_ns)
-            == (
-                other.kind,
-                other.mode,
-                other.uid,
-                other.gid,
-                other.mtime_ns,
-            )
+            == (other.kind, other.mode, other.uid, other.gid, other.mtime_ns)
             && (self.kind != Kind::File || self.size == other.size)
             && self.content == other.content
             && self.extra == other.extra

@@ -46,7 +46,9 @@ impl Groups {
         let (content, bytes) = match &stored.content {
             FileContent::Empty => (Kept::Empty, 0),
             FileContent::Inline(bytes) => (Kept::Inline(bytes.clone()), bytes.len()),
-            FileContent::AsInParent(path) => (Kept::AsInParent(path.clone()), path.as_bytes().len()),
+            FileContent::AsInParent(path) => {
+                (Kept::AsInParent(path.clone()), path.as_bytes().len())
+            }
             FileContent::Extents(extents) => match extents.in_memory() {
                 Some(all) => (Kept::Extents(all.to_vec()), std::mem::size_of_val(all)),
                 None => return,

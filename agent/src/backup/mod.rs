@@ -260,14 +260,8 @@ impl Run<'_> {
                     reason = reason.as_str(),
                     "the index is built again from the parent's entries; every file is read once"
                 );
-                let built = rebuild::rebuild(
-                    self.client,
-                    session,
-                    parent,
-                    index,
-                    wanted,
-                    &self.cancel,
-                );
+                let built =
+                    rebuild::rebuild(self.client, session, parent, index, wanted, &self.cancel);
                 (built.await?, Some(reason))
             }
         };

@@ -78,10 +78,7 @@ impl ScratchMap {
     }
 
     /// Gives every row in order and empties the map.
-    pub fn drain(
-        &mut self,
-        mut give: impl FnMut(&[u8], &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn drain(&mut self, mut give: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
         if self.store.is_some() {
             self.spill()?;
             let Some(transaction) = self.transaction() else {

@@ -307,10 +307,7 @@ impl<'a> Sequencer<'a> {
                 let start = long_entry_to_wire(path, &entry, self.profile);
                 self.change(Change::Put(start), bytes)?;
                 extents.for_each(EXTENTS, |some| {
-                    self.change(
-                        Change::More(more_to_wire(&some)),
-                        some.len() * EXTENT_BYTES,
-                    )
+                    self.change(Change::More(more_to_wire(&some)), some.len() * EXTENT_BYTES)
                 })?;
                 return self.change(Change::EndOfExtents(true), 8);
             }

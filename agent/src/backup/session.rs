@@ -79,10 +79,14 @@ impl Session {
         let reply = client.begin(request).await?;
         let what = "begin a session";
         let wrong = |source| Error::Answer { what, source };
-        let key: [u8; 32] = reply.id_key.as_ref().try_into().map_err(|_| Error::Protocol {
-            what,
-            rule: "the id key does not have 32 bytes".to_owned(),
-        })?;
+        let key: [u8; 32] = reply
+            .id_key
+            .as_ref()
+            .try_into()
+            .map_err(|_| Error::Protocol {
+                what,
+                rule: "the id key does not have 32 bytes".to_owned(),
+            })?;
         let key = IdKey::from_bytes(key);
         let profile = u8::try_from(reply.profile).map_err(|_| Error::Protocol {
             what,

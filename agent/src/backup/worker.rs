@@ -214,9 +214,7 @@ fn meta_trust(stat: &Stat, class: FsClass, before_ns: i64) -> u8 {
     let believed = !matches!(class, FsClass::Remote | FsClass::Virtual(_));
     let clean = believed && newest < before_ns.saturating_sub(QUIET_MARGIN_NS);
     let settled = stat.ctime_ns < before_ns.saturating_sub(SETTLED_AGE_NS);
-    trust::STAMPED
-        | if clean { 0 } else { trust::RACY }
-        | if settled { trust::SETTLED } else { 0 }
+    trust::STAMPED | if clean { 0 } else { trust::RACY } | if settled { trust::SETTLED } else { 0 }
 }
 
 /// Puts entry and record together.
@@ -265,7 +263,11 @@ fn finish(
             if let Some(stamp) = stamp {
                 record.trust |= trust::STAMPED
                     | if stamp.racy { trust::RACY } else { 0 }
-                    | if stamp.inconsistent { trust::INCONSISTENT } else { 0 }
+                    | if stamp.inconsistent {
+                        trust::INCONSISTENT
+                    } else {
+                        0
+                    }
                     | if stamp.settled { trust::SETTLED } else { 0 };
             }
             content
