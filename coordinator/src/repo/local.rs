@@ -203,6 +203,13 @@ fn stage(root: &Path, path: &Path) -> io::Result<(File, PathBuf)> {
     }
 }
 
+/// Whether a file is one that was being put.
+pub(super) fn is_staged(name: &std::ffi::OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let mark = name.iter().rposition(|byte| *byte == b'#');
+    mark.is_some_and(|at| name[at + 1..].iter().all(u8::is_ascii_digit) && at + 1 < name.len())
+}
+
 /// Makes the directories between `root` and `path`, each durable. `root` itself is never made here: a
 /// directory that went away (an unmounted disk) must not come back empty.
 fn make_parents(root: &Path, path: &Path) -> io::Result<()> {

@@ -24,6 +24,7 @@ mod writer;
 pub use cache::{DiskCache, FrameCache};
 pub use claim::{Claim, Claimant, Waiting};
 pub use error::{Cause, RepoError, Result};
+pub use kek::random;
 pub use keyring::{DEFAULT_NAMESPACE, Domain, Keyring, current};
 pub use reader::{FrameAddress, PackContents, Reader, StoredFrame};
 pub use retry::RetryPolicy;
@@ -277,5 +278,7 @@ async fn not_empty(store: &Store, found: String) -> RepoError {
     }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -132,9 +132,25 @@ impl Reader {
         self.repository.store()
     }
 
-    /// Reads frames, each with its index in `wanted`, by pack in the order of the first frame of each,
-    /// then by offset. At most two ranges are in memory.
-    pub fn read_frames(
+    /// Reads frames and hands each on with its index in `wanted`; an error of `each` ends the reading.
+    pub async fn read_frames<E, F>(
+        &self,
+        wanted: &[FrameAddress],
+        mut each: impl FnMut(usize, Result<StoredFrame>) -> F,
+    ) -> Result<(), E>
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        let mut frames = self.frames(wanted.to_vec());
+        while let Some((index, frame)) = frames.next().await {
+            each(index, frame).await?;
+        }
+        Ok(())
+    }
+
+    /// Frames, each with its index in `wanted`, by pack in the order of the first frame of each, then by
+    /// offset. At most two ranges are in memory.
+    pub fn frames(
         &self,
         wanted: Vec<FrameAddress>,
     ) -> BoxStream<'static, (usize, Result<StoredFrame>)> {
@@ -196,13 +212,13 @@ impl Reader {
         if let Some(plain) = self.memory.get(address.pack, address.frame_no) {
             return Ok(plain);
         }
-        if let Some(plain) = self.from_disk(address).await {
+        if let Some(plain) = self.copy_on_disk(address).await {
             return Ok(plain);
         }
         let stored = self.stored(address).await?;
         let plain = self.remember(address, &stored).await?;
         // Only what has opened is kept.
-        self.to_disk(address, stored).await;
+        self.keep_on_disk(address, stored).await;
         Ok(plain)
     }
 
@@ -212,7 +228,7 @@ impl Reader {
         let mut absent = Vec::new();
         for address in wanted {
             let known = self.memory.get(address.pack, address.frame_no).is_some();
-            if !known && self.from_disk(address).await.is_none() {
+            if !known && self.copy_on_disk(address).await.is_none() {
                 absent.push(*address);
             }
         }
@@ -225,7 +241,7 @@ impl Reader {
                 let address = &absent[index];
                 let stored = address.within(&bytes, read.range.start);
                 if self.remember(address, &stored).await.is_ok() {
-                    self.to_disk(address, stored).await;
+                    self.keep_on_disk(address, stored).await;
                 }
             }
         }
@@ -320,7 +336,7 @@ impl Reader {
         Ok(plain)
     }
 
-    async fn from_disk(&self, address: &FrameAddress) -> Option<Bytes> {
+    async fn copy_on_disk(&self, address: &FrameAddress) -> Option<Bytes> {
         let disk = self.disk.clone()?;
         let (pack, frame_no) = (address.pack, address.frame_no);
         let read = tokio::task::spawn_blocking(move || disk.get(pack, frame_no)).await;
@@ -328,7 +344,7 @@ impl Reader {
         self.remember(address, &read.ok()??).await.ok()
     }
 
-    async fn to_disk(&self, address: &FrameAddress, stored: Bytes) {
+    async fn keep_on_disk(&self, address: &FrameAddress, stored: Bytes) {
         if let Some(disk) = self.disk.clone() {
             let (pack, frame_no) = (address.pack, address.frame_no);
             let kept = tokio::task::spawn_blocking(move || disk.put(pack, frame_no, &stored));

@@ -6,13 +6,14 @@
 
 use crate::repo::connect::{Directory, check_options, connect};
 use crate::repo::error::{RepoError, Result};
+use crate::repo::local::is_staged;
 use crate::repo::metrics::{Operation, StoreMetrics};
 use crate::repo::retry::{RetryPolicy, is_transient, meaning};
 use crate::repo::url::StoreUrl;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
-use holdfast_format::names::ObjectName;
+use holdfast_format::names::{ObjectName, REPOSITORY};
 use holdfast_runtime::backoff::Backoff;
 use holdfast_runtime::metrics::Metrics;
 use object_store::path::Path;
@@ -64,6 +65,8 @@ impl Default for StoreOptions {
 #[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// Where it is a directory.
+    directory: Option<Arc<std::path::Path>>,
     url: Arc<str>,
     limit: Duration,
     retry: RetryPolicy,
@@ -104,7 +107,11 @@ impl Store {
         let url = StoreUrl::parse(url)?;
         check_options(&url, options)?;
         let objects = connect(&url, options, directory)?;
-        Ok(Self::assemble(objects, &url.display(), options))
+        let mut store = Self::assemble(objects, &url.display(), options);
+        if let StoreUrl::Directory(path) = url {
+            store.directory = Some(path.into());
+        }
+        Ok(store)
     }
 
     /// A store over any object store: for faults and recordings in tests.
@@ -119,6 +126,7 @@ impl Store {
     fn assemble(objects: Arc<dyn ObjectStore>, url: &str, options: &StoreOptions) -> Self {
         Self {
             objects,
+            directory: None,
             url: url.into(),
             limit: options.request_limit,
             retry: options.retry,
@@ -286,9 +294,15 @@ impl Store {
         .boxed()
     }
 
-    /// Whether there is anything, ours or not. In a directory everything counts, even what is no
-    /// object.
+    /// Something that is there, ours or not. In a directory everything counts, even what is no object,
+    /// but for `lost+found` and what a creation that was killed leaves.
     pub async fn first_found(&self) -> Result<Option<String>> {
+        if let Some(root) = self.directory.clone() {
+            let looking = tokio::task::spawn_blocking(move || first_in_directory(&root));
+            return looking.await.map_err(|_| RepoError::Internal {
+                doing: "look at a directory",
+            })?;
+        }
         let mut listing = std::pin::pin!(self.list_stream(""));
         Ok(listing.try_next().await?.map(|found| found.text))
     }
@@ -334,6 +348,27 @@ impl Store {
             source: format!("no success within {} s", self.limit.as_secs()).into(),
         }
     }
+}
+
+fn first_in_directory(root: &std::path::Path) -> Result<Option<String>> {
+    let failed = |error| RepoError::io("list directory", root, error);
+    for found in std::fs::read_dir(root).map_err(failed)? {
+        let found = found.map_err(failed)?;
+        let name = found.file_name();
+        let ours = name == REPOSITORY.trim_end_matches('/') && only_staged(&found.path());
+        if name != "lost+found" && !ours {
+            return Ok(Some(name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a directory holds nothing but files that were being put.
+fn only_staged(dir: &std::path::Path) -> bool {
+    let Ok(mut found) = std::fs::read_dir(dir) else {
+        return false;
+    };
+    found.all(|entry| entry.is_ok_and(|entry| is_staged(&entry.file_name())))
 }
 
 /// A listing on its way.

@@ -1,0 +1,74 @@
+//! Builds a catalog from the store alone: what a lost or damaged one is replaced with. Until the new one
+//! is whole nothing in the state directory changes, and nothing in the store ever does.
+//!
+//! What only the catalog knew is not there afterwards: open sessions, which begin again, and what
+//! volumes hold, which costs uploads of chunks that the repository has and stores once.
+
+use crate::catalog::{Catalog, CatalogError, DirLock};
+use crate::repo::Repository;
+use crate::repo::reconcile::{Progress, ReconcileError, Reconciled, reconcile};
+use holdfast_format::id::CatalogId;
+use std::path::Path;
+
+/// Directory of a catalog that is being built, inside the state directory.
+const REBUILD_DIR: &str = "rebuild";
+
+/// Builds the catalog of `dir` from the store and opens it. The directory's lock is held throughout, so
+/// no coordinator runs on it. An earlier catalog is kept as `catalog-replaced.db`. The new one has its
+/// own `id`: it takes the repository over from the old one's claim.
+pub async fn rebuild(
+    repository: &Repository,
+    dir: &Path,
+    id: CatalogId,
+    now_ns: i64,
+    progress: Progress<'_>,
+) -> Result<(Catalog, Reconciled), ReconcileError> {
+    let work = dir.join(REBUILD_DIR);
+    let (owned, begun) = (dir.to_owned(), work.clone());
+    let lock = run(dir, move || {
+        let lock = DirLock::take(&owned)?;
+        // What a killed rebuild left.
+        remove(&begun)?;
+        Ok(lock)
+    })
+    .await?;
+    let catalog = Catalog::create(&work, &repository.id(), id).await?;
+    let built = reconcile(&catalog, repository, now_ns, progress).await;
+    let closed = catalog.close().await;
+    let found = match built {
+        Ok(found) => closed.map(|()| found)?,
+        Err(error) => {
+            // A part is worth nothing; the error is what the caller needs to see.
+            let _ = run(dir, move || remove(&work)).await;
+            return Err(error);
+        }
+    };
+    let catalog = Catalog::install(lock, &work, &repository.id()).await?;
+    run(dir, move || remove(&work)).await?;
+    Ok((catalog, found))
+}
+
+async fn run<T: Send + 'static>(
+    dir: &Path,
+    work: impl FnOnce() -> Result<T, CatalogError> + Send + 'static,
+) -> Result<T, CatalogError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| {
+        Err(CatalogError::Io {
+            doing: "prepare",
+            path: dir.to_owned(),
+            source: std::io::Error::other("task died"),
+        })
+    })
+}
+
+fn remove(dir: &Path) -> Result<(), CatalogError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(CatalogError::Io {
+            doing: "remove",
+            path: dir.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

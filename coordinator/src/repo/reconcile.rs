@@ -1,0 +1,461 @@
+//! Brings a catalog up to its store: deletion records it has not seen, packs, marks and snapshot records
+//! it does not know, records that are gone. The store is the truth, and nothing is written to it.
+//!
+//! It is run after the repository was claimed and before anything is served. A catalog that was copied
+//! back from an older time is right afterwards; an empty one holds everything that the store tells
+//! (`rebuild`). What cannot be read is reported by name and left where it is.
+
+use crate::catalog::{
+    Catalog, CatalogError, DomainRow, MarkRow, PackImport, PackNo, PackRow, PackState, SnapshotRow,
+    VolumeRow,
+};
+use crate::repo::error::RepoError;
+use crate::repo::reader::{PackContents, Reader};
+use crate::repo::store::Listed;
+use crate::repo::{Repository, marks, snapshots};
+use futures::{StreamExt, TryStreamExt, stream};
+use holdfast_format::FormatError;
+use holdfast_format::id::{MarkId, PackId, SnapshotId, VolumeId};
+use holdfast_format::mark::{Mark, MarkRecord};
+use holdfast_format::names::{MARKS, ObjectName, PACKS, SNAPSHOTS};
+use std::collections::HashSet;
+use std::pin::pin;
+
+/// Requests to the store at a time.
+const CONCURRENCY: usize = 16;
+/// Objects of a listing that are compared at a time.
+const PAGE: usize = 500;
+/// Items of footers that are registered in one transaction, so many or a few more.
+const IMPORT_ITEMS: usize = 100_000;
+/// Packs that are registered in one transaction.
+const IMPORT_PACKS: usize = 256;
+
+/// What keeps a catalog from being brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] RepoError),
+    /// The catalog could not be written.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+type Result<T, E = ReconcileError> = std::result::Result<T, E>;
+
+/// How far it has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// What is being compared.
+    pub stage: Stage,
+    /// Objects compared so far.
+    pub done_count: u64,
+}
+
+/// What is being compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Deletion records.
+    Deletions,
+    /// Packs.
+    Packs,
+    /// Marks.
+    Marks,
+    /// Snapshot records.
+    Snapshots,
+}
+
+/// Told about each step.
+pub type Progress<'a> = &'a (dyn Fn(Step) + Sync);
+
+/// An object that is damaged or missing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectProblem {
+    /// Its name.
+    pub object: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reconciled {
+    /// Deletion records that were applied.
+    pub deletions: u64,
+    /// Packs that were adopted.
+    pub packs: u64,
+    /// Marks that were adopted.
+    pub marks: u64,
+    /// Snapshots that were adopted.
+    pub snapshots: u64,
+    /// Snapshots that the catalog showed and the store has no record of: forgotten.
+    pub forgotten: Vec<SnapshotId>,
+    /// Reservations whose record is in the store: published.
+    pub published: u64,
+    /// Reservations that were dropped, because what they rely on may be gone.
+    pub dropped: u64,
+    /// Objects that are damaged or missing. None was deleted.
+    pub problems: Vec<ObjectProblem>,
+}
+
+impl Reconciled {
+    /// Whether the catalog lacked something that the store has.
+    pub fn was_behind(&self) -> bool {
+        self.deletions + self.packs + self.marks + self.snapshots > 0 || !self.forgotten.is_empty()
+    }
+
+    fn problem(&mut self, object: impl ToString, detail: impl ToString) {
+        self.problems.push(ObjectProblem {
+            object: object.to_string(),
+            detail: detail.to_string(),
+        });
+    }
+
+    /// The value; what is wrong with one object only is reported, and gives none.
+    fn readable<T>(
+        &mut self,
+        object: ObjectName,
+        read: Result<T, RepoError>,
+    ) -> Result<Option<T>, RepoError> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if is_of_object(&error) => {
+                self.problem(object, error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_of_object(error: &RepoError) -> bool {
+    error.is_damage() || matches!(error, RepoError::Unsupported { .. } | RepoError::Format(_))
+}
+
+/// Makes the catalog agree with the store. Reservations whose record is not in the store stay for the
+/// caller to put, unless packs were deleted or are missing: then what they rely on may be gone, and they
+/// are dropped; their agents come again with the same key.
+pub async fn reconcile(
+    catalog: &Catalog,
+    repository: &Repository,
+    now_ns: i64,
+    progress: Progress<'_>,
+) -> Result<Reconciled> {
+    let mut found = Reconciled::default();
+    let work = Work {
+        catalog,
+        repository,
+        now_ns,
+        progress,
+    };
+    let deleted = work.deletions(&mut found).await?;
+    let missing = work.packs(&mut found, deleted).await?;
+    work.marks(&mut found).await?;
+    work.snapshots(&mut found).await?;
+    if missing > 0 || found.deletions > 0 {
+        for reserved in catalog.unpublished().await? {
+            catalog.drop_reservation(&reserved.key).await?;
+            found.dropped += 1;
+        }
+    }
+    Ok(found)
+}
+
+struct Work<'a> {
+    catalog: &'a Catalog,
+    repository: &'a Repository,
+    now_ns: i64,
+    progress: Progress<'a>,
+}
+
+impl Work<'_> {
+    fn step(&self, stage: Stage, done_count: u64) {
+        (self.progress)(Step { stage, done_count });
+    }
+
+    /// Applies deletion records above the highest applied one; whether known packs went with them.
+    async fn deletions(&self, found: &mut Reconciled) -> Result<bool> {
+        let (store, keyring) = (self.repository.store(), self.repository.keyring());
+        let applied = self.catalog.deletion_applied().await?;
+        let mut dropped = false;
+        for number in snapshots::deletion_numbers(store).await? {
+            if number <= applied {
+                continue;
+            }
+            let read = snapshots::read_deletion(store, keyring, number).await;
+            if let Some(record) = found.readable(ObjectName::Deletion(number), read)? {
+                dropped |= self.catalog.apply_deletion(number, &record.packs).await?;
+                found.deletions += 1;
+                self.step(Stage::Deletions, found.deletions);
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Adopts packs that are not known, and marks known ones that are not listed; how many are missing.
+    /// `again`: index rows were dropped, of which another known pack may have a copy, so all footers
+    /// are read.
+    async fn packs(&self, found: &mut Reconciled, again: bool) -> Result<u64> {
+        let reader = Reader::new(self.repository.clone(), 1 << 20, None);
+        let mut listing = pin!(self.repository.store().list_stream(PACKS).chunks(PAGE));
+        let mut listed = Bits::default();
+        let mut done_count = 0;
+        while let Some(page) = listing.next().await {
+            let page = page.into_iter().collect::<Result<Vec<Listed>, RepoError>>()?;
+            done_count += page.len() as u64;
+            let packs: Vec<(PackId, u64)> = page.into_iter().filter_map(pack_of).collect();
+            let ids: Vec<PackId> = packs.iter().map(|(id, _)| *id).collect();
+            let known = self.catalog.pack_states(&ids).await?;
+            let mut returned = Vec::new();
+            let mut wanted = Vec::new();
+            for (pack, known) in packs.into_iter().zip(known) {
+                match known {
+                    None => wanted.push((pack, Adoption::New)),
+                    // Its object is a left-over of a deletion.
+                    Some((_, PackState::Deleting | PackState::Gone)) => {}
+                    Some((no, state)) => {
+                        listed.set(no.index());
+                        if state == PackState::Missing {
+                            returned.push(no);
+                        }
+                        // Adopting it would revive a condemned one.
+                        if again && state != PackState::Condemned {
+                            wanted.push((pack, Adoption::Again));
+                        }
+                    }
+                }
+            }
+            self.catalog.packs_found(&returned).await?;
+            self.adopt_packs(found, &reader, wanted, &mut listed).await?;
+            self.step(Stage::Packs, done_count);
+        }
+        self.missing_packs(found, &listed).await
+    }
+
+    async fn adopt_packs(
+        &self,
+        found: &mut Reconciled,
+        reader: &Reader,
+        wanted: Vec<((PackId, u64), Adoption)>,
+        listed: &mut Bits,
+    ) -> Result<()> {
+        let footers = stream::iter(wanted).map(|((id, size), adoption)| async move {
+            (id, adoption, reader.footer(id, size).await)
+        });
+        let mut footers = pin!(footers.buffer_unordered(CONCURRENCY));
+        let mut imports = Vec::new();
+        let mut items = 0;
+        while let Some((id, adoption, read)) = footers.next().await {
+            let Some(contents) = found.readable(ObjectName::Pack(id), read)? else {
+                continue;
+            };
+            items += contents.frames.iter().map(|frame| frame.items.len()).sum::<usize>();
+            imports.extend(import_of(contents, self.now_ns));
+            found.packs += u64::from(adoption == Adoption::New);
+            if items >= IMPORT_ITEMS || imports.len() >= IMPORT_PACKS {
+                self.import(&mut imports, listed).await?;
+                items = 0;
+            }
+        }
+        self.import(&mut imports, listed).await
+    }
+
+    async fn import(&self, imports: &mut Vec<PackImport>, listed: &mut Bits) -> Result<()> {
+        self.catalog.import_packs(imports).await?;
+        let ids: Vec<PackId> = imports.drain(..).map(|import| import.pack.id).collect();
+        let states = self.catalog.pack_states(&ids).await?;
+        states.into_iter().flatten().for_each(|(no, _)| listed.set(no.index()));
+        Ok(())
+    }
+
+    async fn missing_packs(&self, found: &mut Reconciled, listed: &Bits) -> Result<u64> {
+        let mut after: Option<PackNo> = None;
+        let mut missing_count = 0;
+        loop {
+            let page = self.catalog.packs(after, PAGE as u32).await?;
+            let Some(last) = page.last() else {
+                return Ok(missing_count);
+            };
+            after = Some(last.no);
+            let expected = [PackState::Live, PackState::Condemned, PackState::Missing];
+            let missing = page.iter().filter(|pack| {
+                expected.contains(&pack.state) && !listed.contains(pack.no.index())
+            });
+            let mut numbers = Vec::new();
+            for pack in missing {
+                let detail = "it is missing in the store; what only it holds is uploaded again";
+                found.problem(ObjectName::Pack(pack.pack.id), detail);
+                numbers.push(pack.no);
+            }
+            missing_count += self.catalog.packs_missing(&numbers).await?;
+        }
+    }
+
+    async fn marks(&self, found: &mut Reconciled) -> Result<()> {
+        let (store, keyring) = (self.repository.store(), self.repository.keyring());
+        let mut listing = pin!(store.list_stream(MARKS).chunks(PAGE));
+        let mut done_count = 0;
+        while let Some(page) = listing.next().await {
+            let page = page.into_iter().collect::<Result<Vec<Listed>, RepoError>>()?;
+            done_count += page.len() as u64;
+            let ids: Vec<MarkId> = page.into_iter().filter_map(mark_of).collect();
+            let known = self.catalog.known_marks(&ids).await?;
+            let unknown = ids.into_iter().zip(known).filter(|(_, known)| !known);
+            let reads = stream::iter(unknown).map(|(id, _)| async move {
+                (id, marks::read(store, keyring, id).await)
+            });
+            let reads: Vec<_> = reads.buffer_unordered(CONCURRENCY).collect().await;
+            let mut rows = Vec::new();
+            for (id, read) in reads {
+                let name = ObjectName::Mark(id);
+                let Some(record) = found.readable(name, read)? else {
+                    continue;
+                };
+                let row = MarkRow::of(id, &record).map_err(RepoError::from);
+                if let Some(row) = found.readable(name, row)? {
+                    self.state_fact(&record).await?;
+                    rows.push(row);
+                }
+            }
+            // After the facts: a mark that is indexed has been acted on.
+            self.catalog.add_marks(&rows).await?;
+            found.marks += rows.len() as u64;
+            self.step(Stage::Marks, done_count);
+        }
+        Ok(())
+    }
+
+    async fn state_fact(&self, record: &MarkRecord) -> Result<()> {
+        match &record.mark {
+            Mark::Domain {
+                id,
+                generation,
+                namespace,
+            } => {
+                let row = DomainRow {
+                    id: *id,
+                    generation: *generation,
+                    namespace: namespace.clone(),
+                    bound_ns: record.time_ns,
+                };
+                self.catalog.bind_domain(&row).await?;
+            }
+            Mark::Volume { id, domain, facts } => {
+                let row = VolumeRow {
+                    id: *id,
+                    domain: *domain,
+                    facts: facts.clone(),
+                    bound_ns: record.time_ns,
+                };
+                self.catalog.bind_volume(&row).await?;
+            }
+            Mark::Pin { .. } | Mark::Hold { .. } | Mark::Release { .. } | Mark::Acknowledge { .. } => {}
+        }
+        Ok(())
+    }
+
+    async fn snapshots(&self, found: &mut Reconciled) -> Result<()> {
+        let mut gone: HashSet<SnapshotId> = self.catalog.snapshot_ids().await?.into_iter().collect();
+        let reserved = self.catalog.unpublished().await?;
+        let reserved: HashSet<SnapshotId> = reserved.iter().map(|row| row.snapshot).collect();
+        let listing = self.repository.store().list_stream(SNAPSHOTS);
+        let listing = listing.try_filter_map(async |found| Ok(snapshot_of(found)));
+        let mut listing = pin!(listing.chunks(PAGE));
+        let mut done_count = 0;
+        while let Some(page) = listing.next().await {
+            let page = page.into_iter().collect::<Result<Vec<_>, RepoError>>()?;
+            done_count += page.len() as u64;
+            let unknown: Vec<_> = page.into_iter().filter(|(_, id)| !gone.remove(id)).collect();
+            let reads = stream::iter(unknown).map(|(volume, id)| async move {
+                (volume, id, self.repository.read_snapshot(volume, id).await)
+            });
+            let mut reads = pin!(reads.buffer_unordered(CONCURRENCY));
+            while let Some((volume, id, read)) = reads.next().await {
+                let name = ObjectName::Snapshot { volume, id };
+                let Some(stored) = found.readable(name, read)? else {
+                    continue;
+                };
+                let row = SnapshotRow::of(id, &stored.record, stored.size);
+                let row = row.map_err(|error: FormatError| RepoError::of_object(name, error));
+                let Some(row) = found.readable(name, row)? else {
+                    continue;
+                };
+                let volume = VolumeRow {
+                    id: volume,
+                    domain: stored.record.domain,
+                    facts: stored.record.facts,
+                    bound_ns: stored.record.received_ns,
+                };
+                self.catalog.bind_volume(&volume).await?;
+                self.catalog.publish(&row).await?;
+                if reserved.contains(&id) {
+                    found.published += 1;
+                } else {
+                    found.snapshots += 1;
+                }
+            }
+            self.step(Stage::Snapshots, done_count);
+        }
+        for id in gone {
+            self.catalog.forget(&id, self.now_ns).await?;
+            found.forgotten.push(id);
+        }
+        found.forgotten.sort_unstable();
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Adoption {
+    New,
+    Again,
+}
+
+fn pack_of(listed: Listed) -> Option<(PackId, u64)> {
+    match listed.name {
+        Some(ObjectName::Pack(id)) => Some((id, listed.size)),
+        _ => None,
+    }
+}
+
+fn mark_of(listed: Listed) -> Option<MarkId> {
+    match listed.name {
+        Some(ObjectName::Mark(id)) => Some(id),
+        _ => None,
+    }
+}
+
+fn snapshot_of(listed: Listed) -> Option<(VolumeId, SnapshotId)> {
+    match listed.name {
+        Some(ObjectName::Snapshot { volume, id }) => Some((volume, id)),
+        _ => None,
+    }
+}
+
+fn import_of(contents: PackContents, received_ns: i64) -> Option<PackImport> {
+    Some(PackImport {
+        // A footer that was opened has a pack's header.
+        pack: PackRow::of(contents.id, &contents.header, contents.size, received_ns)?,
+        frames: contents.frames,
+    })
+}
+
+/// A set of dense numbers.
+#[derive(Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn set(&mut self, number: usize) {
+        if self.0.len() <= number / 64 {
+            self.0.resize(number / 64 + 1, 0);
+        }
+        self.0[number / 64] |= 1 << (number % 64);
+    }
+
+    fn contains(&self, number: usize) -> bool {
+        self.0.get(number / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
