@@ -71,14 +71,18 @@ proptest! {
         let mut cursor = ListCursor::new(&ids, &nodes, &content, size);
         let all: Vec<_> = cursor.by_ref().map(Result::unwrap).collect();
         prop_assert_eq!(&all, &expected);
-        let offset = at.index(size as usize + 1) as u64 + beyond;
-        cursor.seek(offset);
-        let found: Vec<_> = cursor.map(Result::unwrap).collect();
-        let wanted: Vec<_> = expected
-            .into_iter()
-            .filter(|(start, extent)| start + extent.length() > offset)
-            .collect();
-        prop_assert_eq!(found, wanted);
+        let any = at.index(size as usize + 1) as u64 + beyond;
+        let border = expected.get(at.index(row.len() + 1)).map_or(size, |(start, _)| *start);
+        for offset in [any, border] {
+            cursor.seek(offset);
+            let found: Vec<_> = cursor.by_ref().map(Result::unwrap).collect();
+            let wanted: Vec<_> = expected
+                .iter()
+                .filter(|(start, extent)| start + extent.length() > offset)
+                .copied()
+                .collect();
+            prop_assert_eq!(found, wanted);
+        }
         let mut visited = HashSet::new();
         visit_nodes(&ids, &nodes, &content, size, |id, _| { visited.insert(*id); Ok(()) }).unwrap();
         prop_assert_eq!(visited, nodes.nodes.keys().copied().collect::<HashSet<_>>());

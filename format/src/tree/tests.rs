@@ -249,6 +249,39 @@ fn no_items_are_a_tree_and_all_removed_is_the_same() {
     check_edit(small(), &Map::new(), &grown.collect::<Vec<_>>());
 }
 
+/// The last node of a level may have one child. Left alone, it is no root: its only leaf is.
+#[test]
+fn what_is_left_of_a_tree_has_the_lowest_root() {
+    let mut lowered = 0;
+    for count in 40u32..400 {
+        let map: Map = (0..count)
+            .map(|n| (n.to_be_bytes().to_vec(), vec![3; n as usize % 40]))
+            .collect();
+        let (root, nodes) = build(small(), &map);
+        let ids = ids();
+        let mut walker = walk::Walker::new(&ids, &nodes, &root.id);
+        let mut starts = HashSet::new();
+        while !matches!(walker.head(), walk::Head::End) {
+            let last = walker.upper().is_none();
+            match walker.head() {
+                walk::Head::Link { level, .. } if last => {
+                    starts.insert((level, walker.key().to_vec()));
+                    walker.enter().unwrap();
+                }
+                walk::Head::Root => drop(walker.enter().unwrap()),
+                _ => walker.skip().unwrap(),
+            }
+        }
+        for (level, start) in starts {
+            let before = map.keys().filter(|key| **key < start);
+            let edits: Vec<_> = before.map(|key| Edit::Remove(key.clone())).collect();
+            let (left, _) = check_edit(small(), &map, &edits);
+            lowered += usize::from(left.level < level);
+        }
+    }
+    assert!(lowered > 10, "{lowered}");
+}
+
 #[test]
 fn edits_out_of_order_are_refused() {
     let ids = ids();
