@@ -4,11 +4,10 @@
 //! caller branches on `reason()` or `kind()`, never on the text.
 
 use crate::catalog::CatalogError;
+use crate::repo::RepoError;
 use holdfast_format::FormatError;
 use holdfast_format::id::{ChunkId, SnapshotId};
-
-/// What a failing store, catalog or file library said, kept as the source of an [`Error`].
-pub type Cause = Box<dyn std::error::Error + Send + Sync + 'static>;
+use std::sync::Arc;
 
 /// The crate's results.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,81 +15,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Something that the coordinator was asked to do and could not.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no repository at this URL.
-    #[error("no repository at {store}: create it with `holdfast init`")]
-    RepositoryMissing {
-        /// URL without credentials.
-        store: String,
-    },
-    /// There already is a repository at this URL.
-    #[error("{store} already holds a repository")]
-    RepositoryExists {
-        /// URL without credentials.
-        store: String,
-    },
-    /// Another catalog owns the repository.
-    #[error(
-        "repository is owned by catalog {catalog} on host {host} (claim {epoch}, {age}); stop it, or take over with --take-over"
-    )]
-    RepositoryOwned {
-        /// The holder's catalog id.
-        catalog: String,
-        /// The holder's host.
-        host: String,
-        /// The holder's claim.
-        epoch: u64,
-        /// How old the claim is, for people.
-        age: String,
-    },
-    /// The key does not open the repository.
-    #[error("the key does not open this repository: {detail}")]
-    WrongKey {
-        /// What could not be opened.
-        detail: String,
-    },
-    /// A version or feature that this program does not know.
-    #[error("{detail}")]
-    Unsupported {
-        /// What it is and what was found.
-        detail: String,
-    },
-    /// The store has no room.
-    #[error("store is full: {object} could not be written")]
-    StoreFull {
-        /// The object that did not fit.
-        object: String,
-    },
-    /// The store does not answer or refuses.
-    #[error("store failed while {doing}")]
-    StoreUnavailable {
-        /// What was attempted, with the object's name.
-        doing: String,
-        /// What the store said.
-        #[source]
-        source: Cause,
-    },
-    /// The URL or its options are wrong.
-    #[error("store {url}: {detail}")]
-    StoreUrl {
-        /// URL without credentials.
-        url: String,
-        /// What is wrong.
-        detail: String,
-    },
-    /// An object that must exist is not in the store.
-    #[error("object {name} is missing in the store")]
-    ObjectMissing {
-        /// Its name.
-        name: String,
-    },
-    /// An object's bytes are not what they must be.
-    #[error("object {name} is damaged: {detail}")]
-    ObjectDamaged {
-        /// Its name.
-        name: String,
-        /// What is wrong with it.
-        detail: String,
-    },
+    /// The repository or its store failed or refused.
+    #[error(transparent)]
+    Repo(#[from] RepoError),
     /// The catalog is older than its store and could not be brought up.
     #[error("catalog is behind its store: {detail}")]
     CatalogBehind {
@@ -239,6 +166,15 @@ pub enum Error {
         /// By what.
         detail: String,
     },
+    /// The same failure, for one more of those who waited for it.
+    #[error("{0}")]
+    Shared(Arc<Error>),
+    /// The snapshot has nothing at this path.
+    #[error("nothing at {path} in the snapshot")]
+    PathNotFound {
+        /// The path, escaped.
+        path: String,
+    },
     /// Bytes or a message broke a rule of the format.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -268,7 +204,7 @@ macro_rules! reasons {
 
 reasons! {
     RepositoryMissing RepositoryExists RepositoryOwned WrongKey Unsupported StoreFull
-    StoreUnavailable InvalidStoreUrl CatalogMissing CatalogCorrupt CatalogBehind CatalogBusy
+    StoreUnavailable InvalidStoreUrl PathNotFound CatalogMissing CatalogCorrupt CatalogBehind CatalogBusy
     CatalogFailed StateUnavailable VolumeBusy VolumeNameTaken VolumeNotFound LeaseLost
     UnknownSession UnknownChunkReference InvalidChunkId InvalidChange InvalidRequest ChunkGone
     SnapshotNotFound SnapshotAmbiguous JobNotFound AgentMissing ProtocolUnsupported
@@ -324,14 +260,9 @@ impl Error {
     /// The stable word for it.
     pub fn reason(&self) -> Reason {
         match self {
-            Error::RepositoryMissing { .. } => Reason::RepositoryMissing,
-            Error::RepositoryExists { .. } => Reason::RepositoryExists,
-            Error::RepositoryOwned { .. } => Reason::RepositoryOwned,
-            Error::WrongKey { .. } => Reason::WrongKey,
-            Error::Unsupported { .. } => Reason::Unsupported,
-            Error::StoreFull { .. } => Reason::StoreFull,
-            Error::StoreUnavailable { .. } => Reason::StoreUnavailable,
-            Error::StoreUrl { .. } => Reason::InvalidStoreUrl,
+            Error::Repo(error) => repo_reason(error),
+            Error::Shared(error) => error.reason(),
+            Error::PathNotFound { .. } => Reason::PathNotFound,
             Error::CatalogBehind { .. } => Reason::CatalogBehind,
             Error::Catalog(error) => catalog_reason(error),
             Error::Io { .. } => Reason::StateUnavailable,
@@ -352,9 +283,7 @@ impl Error {
             Error::ProtocolUnsupported { .. } => Reason::ProtocolUnsupported,
             Error::MessageTooLarge { .. } => Reason::MessageTooLarge,
             Error::FrameTooLarge { .. } => Reason::FrameTooLarge,
-            Error::DamageFound { .. }
-            | Error::ObjectMissing { .. }
-            | Error::ObjectDamaged { .. } => Reason::DamageFound,
+            Error::DamageFound { .. } => Reason::DamageFound,
             Error::NotAllowed { .. } => Reason::NotAllowed,
             Error::Cancelled { .. } => Reason::Cancelled,
             Error::Format(error) => format_reason(error),
@@ -376,6 +305,7 @@ impl Error {
             Reason::RepositoryMissing
             | Reason::VolumeNotFound
             | Reason::SnapshotNotFound
+            | Reason::PathNotFound
             | Reason::JobNotFound => Kind::NotFound,
             Reason::RepositoryExists | Reason::VolumeNameTaken => Kind::Conflict,
             Reason::RepositoryOwned
@@ -399,6 +329,31 @@ impl Error {
             Reason::Cancelled => Kind::Cancelled,
             Reason::Internal => Kind::Internal,
         }
+    }
+}
+
+fn repo_reason(error: &RepoError) -> Reason {
+    match error {
+        RepoError::RepositoryMissing { .. } => Reason::RepositoryMissing,
+        RepoError::RepositoryExists { .. }
+        | RepoError::NotEmpty { .. }
+        | RepoError::SeveralRepositories { .. } => Reason::RepositoryExists,
+        RepoError::WrongKey { .. } | RepoError::KeyFile { .. } | RepoError::Passphrase { .. } => {
+            Reason::WrongKey
+        }
+        RepoError::Unsupported { .. } => Reason::Unsupported,
+        RepoError::Owned { .. } | RepoError::Fenced { .. } => Reason::RepositoryOwned,
+        RepoError::StoreFull { .. } => Reason::StoreFull,
+        RepoError::StoreRefused { .. } | RepoError::StoreUnavailable { .. } => {
+            Reason::StoreUnavailable
+        }
+        RepoError::StoreUrl { .. } => Reason::InvalidStoreUrl,
+        RepoError::ObjectMissing { .. }
+        | RepoError::ObjectTruncated { .. }
+        | RepoError::ObjectDamaged { .. } => Reason::DamageFound,
+        RepoError::Io { .. } => Reason::StateUnavailable,
+        RepoError::Format(error) => format_reason(error),
+        RepoError::Internal { .. } => Reason::Internal,
     }
 }
 
@@ -434,6 +389,7 @@ fn format_reason(error: &FormatError) -> Reason {
     match error {
         FormatError::ChunkMismatch(_) => Reason::InvalidChunkId,
         FormatError::NodeMismatch(_)
+        | FormatError::NodeMissing(_)
         | FormatError::Unsealed { .. }
         | FormatError::WrongKind { .. } => Reason::DamageFound,
         FormatError::KeyMissing { .. } => Reason::WrongKey,

@@ -1,16 +1,42 @@
 //! The coordinator: owns a repository, receives backups, serves restores.
 //!
+//! A frame from an agent is opened with a cap, its chunks are hashed again, what is new goes into its
+//! domain's open pack; the pack is put, then registered, then acknowledged. Changes are applied to the
+//! parent's tree as they arrive. A commit reserves its record in the catalog, puts it, publishes it.
+//!
 //! Imports inside the crate go down this list, never up:
-//! `service → session, restore_plan → catalog, repo → format`. `repo` never names tonic, `service`
-//! never names object_store, and `catalog` has the only SQL.
+//! `service → session, browse, schedule, restore_plan → catalog, repo → format`. `repo` never names
+//! tonic, `service` never names object_store, and `catalog` has the only SQL.
 
-pub mod auth;
+mod auth;
+mod browse;
 pub mod catalog;
+mod coordinator;
+mod core;
 pub mod error;
-pub mod restore_plan;
-pub mod schedule;
-pub mod service;
-pub mod session;
+mod metrics;
+pub mod repo;
+mod restore_plan;
+mod schedule;
+mod service;
+mod session;
 pub mod settings;
 
+pub use coordinator::Coordinator;
 pub use error::{Error, Kind, Reason, Result};
+pub use service::{ERROR_DOMAIN, MAX_MESSAGE_BYTES, status};
+pub use session::PROTOCOL;
+pub use settings::CoordinatorSettings;
+
+use crate::core::Core;
+
+/// Runs work that keeps a core busy, or waits for a file, on a thread made for it.
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::internal(doing)),
+    }
+}

@@ -3,15 +3,70 @@
 //! Every refusal is a `tonic::Status` whose details hold a `google.rpc.ErrorInfo` with the stable
 //! reason, in the domain [`ERROR_DOMAIN`].
 
+mod admin;
+mod backup;
+mod jobs;
+mod restore;
+mod stream;
+
+use crate::Coordinator;
+use crate::auth::Peer;
+use crate::catalog::CatalogError;
 use crate::error::{Error, Kind};
+use crate::repo::RepoError;
+use holdfast_proto::v1::admin_server::AdminServer;
+use holdfast_proto::v1::backup_server::BackupServer;
+use holdfast_proto::v1::jobs_server::JobsServer;
+use holdfast_proto::v1::restore_server::RestoreServer;
 use std::collections::HashMap;
-use tonic::{Code, Status};
+use std::sync::Arc;
+use tonic::service::Routes;
+use tonic::{Code, Request, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// Domain of every `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "holdfast.dev";
 /// Largest message taken from a peer, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// All services of a coordinator, with gRPC health and reflection.
+pub(crate) async fn routes(coordinator: Arc<Coordinator>) -> Routes {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let limit = MAX_MESSAGE_BYTES;
+    health.set_serving::<RestoreServer<restore::RestoreService>>().await;
+    health.set_serving::<AdminServer<admin::AdminService>>().await;
+    if coordinator.sessions().is_ok() {
+        health.set_serving::<BackupServer<backup::BackupService>>().await;
+        health.set_serving::<JobsServer<jobs::JobsService>>().await;
+    }
+    let backup = BackupServer::new(backup::BackupService(coordinator.clone()));
+    let jobs = JobsServer::new(jobs::JobsService(coordinator.clone()));
+    let restore = RestoreServer::new(restore::RestoreService(coordinator.clone()));
+    let admin = AdminServer::new(admin::AdminService(coordinator));
+    let mut routes = Routes::builder();
+    routes
+        .add_service(health_service)
+        .add_service(backup.max_decoding_message_size(limit))
+        .add_service(jobs.max_decoding_message_size(limit))
+        .add_service(restore.max_decoding_message_size(limit))
+        .add_service(admin.max_decoding_message_size(limit));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(holdfast_proto::DESCRIPTORS)
+        .build_v1();
+    match reflection {
+        Ok(reflection) => {
+            routes.add_service(reflection);
+        }
+        // Descriptors are compiled in; whoever calls can do without them.
+        Err(error) => tracing::error!(%error, "no gRPC reflection"),
+    }
+    routes.routes()
+}
+
+/// Who calls: until identities exist, whoever the listener let in.
+fn peer<T>(_request: &Request<T>) -> Peer {
+    Peer::Local
+}
 
 /// The one mapping from our errors to the wire's.
 pub fn status(error: Error) -> Status {
@@ -55,7 +110,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::VolumeBusy { volume }
         | Error::VolumeNotFound { volume }
         | Error::VolumeNameTaken { volume, .. } => put("volume", volume.clone()),
-        Error::ChunkGone { chunks } => {
+        Error::ChunkGone { chunks } | Error::Catalog(CatalogError::ChunkGone { ids: chunks, .. }) => {
             // As many as fit beside the message in 8 KiB of headers.
             let ids: Vec<_> = chunks
                 .iter()
@@ -68,19 +123,17 @@ fn metadata(error: &Error) -> HashMap<String, String> {
             let ids: Vec<_> = matches.iter().take(32).map(ToString::to_string).collect();
             put("matches", ids.join(","));
         }
-        Error::ObjectDamaged { name, .. } | Error::ObjectMissing { name } => {
-            put("object", name.clone());
-        }
-        Error::RepositoryOwned {
-            catalog,
-            host,
-            epoch,
-            ..
-        } => {
-            put("catalog", catalog.clone());
+        Error::Repo(
+            RepoError::ObjectDamaged { name, .. }
+            | RepoError::ObjectTruncated { name, .. }
+            | RepoError::ObjectMissing { name },
+        ) => put("object", name.clone()),
+        Error::Repo(RepoError::Owned { holder, host, .. }) => {
+            put("catalog", holder.catalog.to_string());
+            put("epoch", holder.epoch.to_string());
             put("host", host.clone());
-            put("epoch", epoch.to_string());
         }
+        Error::Shared(error) => return metadata(error),
         _ => {}
     }
     map

@@ -129,7 +129,7 @@ mod tests {
         let mut acks = Acks::start(sender);
         let ticket = Ticket::new();
         acks.mark(1, vec![ticket.clone()]);
-        ticket.failed(Arc::new(Error::StoreFull { object: "p".into() }));
-        assert_eq!(acks.broken().await.reason(), Reason::StoreFull);
+        ticket.failed(Arc::new(Error::LeaseLost));
+        assert_eq!(acks.broken().await.reason(), Reason::LeaseLost);
     }
 }

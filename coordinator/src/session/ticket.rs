@@ -41,39 +41,11 @@ impl Ticket {
         let mut fate = self.0.subscribe();
         let fate = fate.wait_for(|fate| !matches!(fate, Fate::Waiting)).await;
         match fate.as_deref() {
-            Ok(Fate::Failed(error)) => Err(again(error)),
+            Ok(Fate::Failed(error)) => Err(Error::Shared(error.clone())),
             Ok(_) => Ok(()),
             // Cannot be: `self` holds the sender.
             Err(_) => Err(Error::internal("wait for a pack")),
         }
-    }
-}
-
-/// The same failure for one more of those who wait for it.
-fn again(error: &Arc<Error>) -> Error {
-    match &**error {
-        Error::StoreFull { object } => Error::StoreFull {
-            object: object.clone(),
-        },
-        Error::RepositoryOwned {
-            catalog,
-            host,
-            epoch,
-            age,
-        } => Error::RepositoryOwned {
-            catalog: catalog.clone(),
-            host: host.clone(),
-            epoch: *epoch,
-            age: age.clone(),
-        },
-        Error::StoreUnavailable { doing, .. } => Error::StoreUnavailable {
-            doing: doing.clone(),
-            source: Box::new(error.clone()),
-        },
-        _ => Error::StoreUnavailable {
-            doing: "writing a pack".into(),
-            source: Box::new(error.clone()),
-        },
     }
 }
 
@@ -96,7 +68,7 @@ mod tests {
         assert!(ticket.is_durable());
 
         let ticket = Ticket::new();
-        ticket.failed(Arc::new(Error::StoreFull { object: "p".into() }));
-        assert_eq!(ticket.wait().await.unwrap_err().reason(), Reason::StoreFull);
+        ticket.failed(Arc::new(Error::LeaseLost));
+        assert_eq!(ticket.wait().await.unwrap_err().reason(), Reason::LeaseLost);
     }
 }

@@ -1,0 +1,332 @@
+//! A running coordinator: opened, served from, shut down.
+//!
+//! [`Coordinator::open`] owns the repository until [`Coordinator::shutdown`]: it has claimed it, brought
+//! the catalog up to the store, and settled what a crash left half-way. A reader needs none of it.
+
+use crate::browse::{self, Library, not_found};
+use crate::catalog::{Catalog, Mode, Volume};
+use crate::core::{Core, spool_dir};
+use crate::error::{Error, Result};
+use crate::metrics::CoordinatorMetrics;
+use crate::repo::claim::acquire;
+use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, snapshots};
+use crate::schedule::Hub;
+use crate::service;
+use crate::session::{PackPool, PoolParts, Sessions};
+use crate::settings::CoordinatorSettings;
+use holdfast_format::id::{SnapshotId, VolumeId};
+use holdfast_format::snapshot::Snapshot;
+use holdfast_format::volume::VolumeFacts;
+use holdfast_format::wire::{SnapshotInfo, id_to_wire};
+use holdfast_proto::v1::{self as proto, StatusReply};
+use holdfast_runtime::clock::Clock;
+use holdfast_runtime::metrics::Metrics;
+use holdfast_runtime::shutdown::{self, Cause, Shutdown, Stopper};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::RwLock;
+use tonic::service::Routes;
+
+/// A coordinator in this process.
+pub struct Coordinator {
+    library: Library,
+    /// None for a reader.
+    owning: Option<Owning>,
+    hub: Hub,
+    clock: Arc<dyn Clock>,
+    settings: CoordinatorSettings,
+    started_ns: i64,
+    stopper: Mutex<Option<Stopper>>,
+    stopping: Shutdown,
+}
+
+struct Owning {
+    core: Arc<Core>,
+    sessions: Arc<Sessions>,
+    epoch: u64,
+}
+
+impl Coordinator {
+    /// Claims the repository, reconciles the catalog with the store, and is then ready to serve.
+    pub async fn open(
+        settings: CoordinatorSettings,
+        repository: Repository,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        let spool = spool_dir(&settings);
+        std::fs::create_dir_all(&spool)
+            .map_err(|source| Error::io(format!("create {}", spool.display()), source))?;
+        let id = repository.id();
+        let catalog = Arc::new(Catalog::open(&settings.state_dir, &id, Mode::ReadWrite).await?);
+        let claimant = Claimant {
+            catalog: catalog.id(),
+            host: settings.host.clone(),
+            completed_epoch: catalog.claim_epoch().await?,
+            take_over: settings.take_over,
+            request_limit: repository.store().request_limit(),
+            clock: clock.clone(),
+        };
+        let claim = acquire(repository.store(), &claimant, |waiting| {
+            tracing::warn!(
+                holder = %waiting.holder,
+                at_most_seconds = waiting.at_most.as_secs(),
+                "waiting until the former owner can no longer write"
+            );
+        })
+        .await?;
+        catalog.set_claim_epoch(claim.epoch()).await?;
+        let epoch = claim.epoch();
+        let totals = catalog.totals().await?;
+        let pool = PackPool::new(PoolParts {
+            repository: repository.clone(),
+            catalog: catalog.clone(),
+            clock: clock.clone(),
+            settings: settings.packs,
+            spill_dir: spool,
+            catalog_is_empty: totals.packs == 0,
+        });
+        let library = library(&settings, catalog.clone(), repository.clone());
+        let core = Arc::new(Core {
+            library: library.clone(),
+            catalog,
+            repository,
+            claim: RwLock::new(Some(claim)),
+            pool,
+            clock: clock.clone(),
+            settings: settings.clone(),
+        });
+        for reserved in core.catalog.unpublished().await? {
+            core.settle(&reserved).await?;
+        }
+        let owning = Owning {
+            sessions: Arc::new(Sessions::new(core.clone())),
+            core,
+            epoch,
+        };
+        Ok(Self::new(library, Some(owning), settings, clock))
+    }
+
+    /// Opens the store and the catalog for reading only: no claim, nothing is written.
+    pub async fn open_read_only(
+        settings: CoordinatorSettings,
+        repository: Repository,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>> {
+        let id = repository.id();
+        let catalog = Arc::new(Catalog::open(&settings.state_dir, &id, Mode::ReadOnly).await?);
+        let library = library(&settings, catalog, repository);
+        Ok(Self::new(library, None, settings, clock))
+    }
+
+    fn new(
+        library: Library,
+        owning: Option<Owning>,
+        settings: CoordinatorSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        let (stopper, stopping) = shutdown::channel();
+        Arc::new(Self {
+            library,
+            owning,
+            hub: Hub::default(),
+            started_ns: clock.now_ns(),
+            clock,
+            settings,
+            stopper: Mutex::new(Some(stopper)),
+            stopping,
+        })
+    }
+
+    /// All gRPC services, for a server or an in-process channel.
+    pub async fn routes(self: &Arc<Self>) -> Routes {
+        service::routes(self.clone()).await
+    }
+
+    /// Metrics of this coordinator, read when they are scraped.
+    pub fn register_metrics(self: &Arc<Self>, metrics: &Metrics) -> CoordinatorMetrics {
+        CoordinatorMetrics::new(self.clone(), metrics)
+    }
+
+    /// Ends sessions and streams, makes open packs durable, gives the claim back. Agents resume their
+    /// sessions with the next coordinator.
+    pub async fn shutdown(&self) -> Result<()> {
+        let stopper = {
+            let mut stopper = self.stopper.lock().unwrap_or_else(PoisonError::into_inner);
+            stopper.take()
+        };
+        let Some(stopper) = stopper else {
+            return Ok(());
+        };
+        stopper.request(Cause::Asked);
+        if let Some(owning) = &self.owning {
+            owning.sessions.stop().await;
+            owning.core.pool.drain().await;
+            owning.core.release().await?;
+        }
+        self.library.catalog.close().await?;
+        Ok(())
+    }
+
+    /// Whether another catalog has taken the repository: this process must stop.
+    pub fn is_fenced(&self) -> bool {
+        let claim = self.owning.as_ref().and_then(|o| o.core.claim.try_read().ok());
+        claim.is_some_and(|claim| claim.as_ref().is_some_and(Claim::is_lost))
+    }
+
+    pub(crate) fn library(&self) -> &Library {
+        &self.library
+    }
+
+    pub(crate) fn sessions(&self) -> Result<&Arc<Sessions>> {
+        match &self.owning {
+            Some(owning) => Ok(&owning.sessions),
+            None => Err(read_only()),
+        }
+    }
+
+    pub(crate) fn pool_bytes(&self) -> u64 {
+        self.owning.as_ref().map_or(0, |o| o.core.pool.memory_bytes())
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    pub(crate) fn settings(&self) -> &CoordinatorSettings {
+        &self.settings
+    }
+
+    pub(crate) fn stopping(&self) -> Shutdown {
+        self.stopping.clone()
+    }
+
+    /// The volume with this name.
+    pub(crate) async fn volume(&self, name: &str) -> Result<Volume> {
+        let found = self.library.catalog.volume_by_name(&name.parse()?).await?;
+        found.ok_or_else(|| Error::VolumeNotFound {
+            volume: name.to_owned(),
+        })
+    }
+
+    /// Volumes that have snapshots, and those that agents list.
+    pub(crate) async fn volumes(&self) -> Result<Vec<proto::VolumeInfo>> {
+        let catalog = &self.library.catalog;
+        let mut latest: HashMap<VolumeId, (u64, SnapshotInfo)> = HashMap::new();
+        for row in catalog.snapshots(None).await? {
+            let info = browse::info(&row)?;
+            let count = latest.get(&row.volume).map_or(0, |(count, _)| *count);
+            latest.insert(row.volume, (count + 1, info));
+        }
+        let mut listed = self.hub.volumes();
+        let mut out = Vec::new();
+        for volume in catalog.volumes().await? {
+            let name = volume.facts.name.as_str();
+            let serving = listed.iter().position(|(_, l)| named(l, name));
+            let serving = serving.map(|at| listed.swap_remove(at));
+            let (snapshots, info) = latest.remove(&volume.id).unzip();
+            let mut message = served(serving);
+            message.id = id_to_wire(volume.id.as_bytes());
+            message.facts = Some(volume.facts.clone().into());
+            message.latest = info.map(Into::into);
+            message.snapshots = snapshots.unwrap_or(0);
+            out.push(message);
+        }
+        out.extend(listed.into_iter().map(|listed| served(Some(listed))));
+        Ok(out)
+    }
+
+    /// The node that serves a volume now, else the one it was read on.
+    pub(crate) fn node_of(&self, facts: &VolumeFacts) -> String {
+        let listed = self.hub.volumes();
+        let serving = listed.into_iter().find(|(_, l)| named(l, facts.name.as_str()));
+        serving.map_or_else(|| facts.node.clone(), |(node, _)| node)
+    }
+
+    /// Removes a snapshot's record, then its row.
+    pub(crate) async fn forget(&self, id: &SnapshotId) -> Result<SnapshotInfo> {
+        let owning = self.owning.as_ref().ok_or_else(read_only)?;
+        let core = &owning.core;
+        let row = core.catalog.snapshot(id).await?.ok_or_else(|| not_found(id))?;
+        let record = Snapshot::decode(&row.record)?;
+        let claim = core.claim().await?;
+        snapshots::delete(core.repository.store(), &claim, row.volume, *id).await?;
+        drop(claim);
+        core.catalog.forget(id, self.clock.now_ns()).await?;
+        tracing::info!(snapshot = %id, volume = %record.facts.name, "snapshot forgotten");
+        Ok(SnapshotInfo::of(*id, &record))
+    }
+
+    pub(crate) async fn status(&self) -> Result<StatusReply> {
+        let totals = self.library.catalog.totals().await?;
+        let repository = &self.library.repository;
+        let owning = self.owning.as_ref();
+        Ok(StatusReply {
+            version: env!("CARGO_PKG_VERSION").into(),
+            repository: id_to_wire(repository.id().as_bytes()),
+            store: repository.store().url_redacted().into(),
+            format_version: u32::from(repository.config().format_version),
+            volumes: totals.volumes,
+            snapshots: totals.snapshots,
+            chunks: totals.chunks,
+            packs: totals.packs,
+            pack_bytes: totals.pack_bytes,
+            open_sessions: owning.map_or(0, |o| o.sessions.count() as u64),
+            agents: self.hub.agents(),
+            claim_epoch: owning.map_or(0, |o| o.epoch),
+            started_ns: self.started_ns,
+        })
+    }
+}
+
+/// What readers work with. A cache that cannot be had costs reads from the store.
+fn library(
+    settings: &CoordinatorSettings,
+    catalog: Arc<Catalog>,
+    repository: Repository,
+) -> Library {
+    let cache = settings.cache;
+    let disk = DiskCache::open(&settings.state_dir.join("frames"), cache.disk_bytes);
+    let disk = disk.unwrap_or_else(|error| {
+        tracing::warn!(%error, "no cache of tree frames on disk");
+        None
+    });
+    let memory = usize::try_from(cache.memory_bytes).unwrap_or(usize::MAX);
+    Library {
+        catalog,
+        reader: Reader::new(repository.clone(), memory, disk),
+        repository,
+    }
+}
+
+fn read_only() -> Error {
+    Error::NotAllowed {
+        detail: "the repository is open for reading only".into(),
+    }
+}
+
+fn named(listed: &proto::AgentVolume, name: &str) -> bool {
+    listed.facts.as_ref().is_some_and(|facts| facts.name == name)
+}
+
+/// What an agent says of a volume.
+fn served(listed: Option<(String, proto::AgentVolume)>) -> proto::VolumeInfo {
+    let Some((node, listed)) = listed else {
+        return proto::VolumeInfo {
+            reason: "NotServed".into(),
+            detail: "no connected agent lists it".into(),
+            ..proto::VolumeInfo::default()
+        };
+    };
+    proto::VolumeInfo {
+        facts: listed.facts,
+        eligible: listed.eligible,
+        reason: listed.reason,
+        detail: listed.detail,
+        agent: node,
+        ..proto::VolumeInfo::default()
+    }
+}

@@ -1,0 +1,121 @@
+//! What sessions of a coordinator work with, and the second half of every commit.
+
+use crate::browse::Library;
+use crate::catalog::{Catalog, DomainRow, Reservation, SnapshotRow};
+use crate::error::{Error, Result};
+use crate::repo::Repository;
+use crate::repo::claim::Claim;
+use crate::session::PackPool;
+use crate::settings::CoordinatorSettings;
+use holdfast_format::id::{DomainId, SnapshotId};
+use holdfast_format::names::ObjectName;
+use holdfast_format::seal::ObjectKind;
+use holdfast_format::snapshot::Snapshot;
+use holdfast_format::wire::SnapshotInfo;
+use holdfast_runtime::clock::Clock;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::{RwLock, RwLockReadGuard};
+
+/// Directory of spilled frames and spools, inside the state directory.
+const SPOOL: &str = "spool";
+
+/// What sessions of a coordinator work with.
+pub struct Core {
+    /// What readers work with.
+    pub library: Library,
+    /// The catalog, open for writing.
+    pub catalog: Arc<Catalog>,
+    /// The repository.
+    pub repository: Repository,
+    /// Our ownership of it, until it is given back.
+    pub claim: RwLock<Option<Claim>>,
+    /// Open packs.
+    pub pool: PackPool,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Numbers.
+    pub settings: CoordinatorSettings,
+}
+
+impl Core {
+    /// Where spools go.
+    pub fn spool_dir(&self) -> PathBuf {
+        spool_dir(&self.settings)
+    }
+
+    /// Our claim, for a write that needs it. While it is held the claim is not given back.
+    pub async fn claim(&self) -> Result<RwLockReadGuard<'_, Claim>> {
+        let claim = self.claim.read().await;
+        RwLockReadGuard::try_map(claim, Option::as_ref).map_err(|_| Error::Cancelled {
+            detail: "the coordinator is stopping".into(),
+        })
+    }
+
+    /// Gives the claim back once no write is under way.
+    pub async fn release(&self) -> Result<()> {
+        match self.claim.write().await.take() {
+            Some(claim) => Ok(claim.release().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The second half of a commit: the reserved record durable in the store, then visible. Harmless
+    /// when repeated.
+    pub async fn settle(&self, reserved: &Reservation) -> Result<SnapshotInfo> {
+        let name: ObjectName = reserved.object.parse()?;
+        let keyring = self.repository.keyring();
+        let plain = keyring.open(&name, ObjectKind::Snapshot, &reserved.record)?;
+        let record = Snapshot::decode(&plain)?;
+        let volume = record.volume;
+        let stored = reserved.record.clone();
+        let stored_bytes = stored.len() as u64;
+        let claim = self.claim().await?;
+        let id = self.repository.put_snapshot(&claim, &volume, stored).await?;
+        if id != reserved.snapshot {
+            return Err(Error::internal("put the record that was reserved"));
+        }
+        let row = SnapshotRow {
+            id,
+            volume,
+            sequence: record.sequence,
+            started_ns: record.started_ns,
+            received_ns: record.received_ns,
+            parent: record.parent,
+            root: record.entries_root,
+            problems_root: record.problems_root,
+            run_key: record.run,
+            problem_count: record.problem_count,
+            stored_bytes,
+            record: plain.into(),
+        };
+        self.catalog.publish(&row).await?;
+        Ok(SnapshotInfo::of(id, &record))
+    }
+
+    /// What the wire tells of a visible snapshot.
+    pub async fn snapshot_info(&self, id: &SnapshotId) -> Result<SnapshotInfo> {
+        let row = self.catalog.snapshot(id).await?;
+        let row = row.ok_or_else(|| crate::browse::not_found(id))?;
+        Ok(SnapshotInfo::of(*id, &Snapshot::decode(&row.record)?))
+    }
+
+    /// The dedup domain of a namespace, made when it is new.
+    pub async fn ensure_domain(&self, namespace: &str) -> Result<DomainId> {
+        let now = self.clock.now_ns();
+        let domain = self.repository.ensure_domain(namespace, now).await?;
+        let row = DomainRow {
+            id: domain.id,
+            generation: domain.generation,
+            namespace: domain.namespace,
+            bound_ns: now,
+        };
+        self.catalog.bind_domain(&row).await?;
+        Ok(domain.id)
+    }
+}
+
+/// Where spools of a coordinator with these settings go.
+pub fn spool_dir(settings: &CoordinatorSettings) -> PathBuf {
+    settings.state_dir.join(SPOOL)
+}

@@ -1,0 +1,142 @@
+//! The commit of a session: packs durable, record reserved, put, published. Every step can be repeated,
+//! and whatever was reserved is what a repetition publishes.
+
+use crate::catalog::Reservation;
+use crate::error::{Error, Result};
+use crate::session::Session;
+use crate::session::run::Run;
+use holdfast_format::names::ObjectName;
+use holdfast_format::snapshot::Snapshot;
+use holdfast_format::stats::Stats;
+use holdfast_format::wire::SnapshotInfo;
+
+impl Session {
+    /// Makes the run a snapshot. `last_seq` is the number of the last message that the agent sent.
+    pub(super) async fn commit(
+        &self,
+        epoch: u64,
+        last_seq: u64,
+        stats: Stats,
+    ) -> Result<SnapshotInfo> {
+        self.lease.check(epoch).await?;
+        let mut run = self.run().await?;
+        if let Some(id) = run.committed {
+            return self.core.snapshot_info(&id).await;
+        }
+        let reservation = match run.reserved.clone() {
+            Some(reservation) => reservation,
+            None => {
+                if run.seq != last_seq {
+                    let rule = format!("commit of {last_seq} messages, but {} came", run.seq);
+                    return Err(Error::invalid(rule));
+                }
+                let reservation = self.prepare(&mut run, stats).await?;
+                self.reserve(&reservation).await?;
+                run.reserved = Some(reservation.clone());
+                reservation
+            }
+        };
+        let info = self.core.settle(&reservation).await?;
+        run.committed = Some(reservation.snapshot);
+        run.reserved = None;
+        tracing::info!(
+            volume = %self.facts.name,
+            snapshot = %reservation.snapshot.short(),
+            sequence = reservation.sequence,
+            new_bytes = info.stats.new_chunk_bytes,
+            stored_bytes = info.stats.stored_bytes,
+            problems = info.problems,
+            "snapshot committed"
+        );
+        Ok(info)
+    }
+
+    /// Makes everything durable that the snapshot will name, and its record.
+    async fn prepare(&self, run: &mut Run, stats: Stats) -> Result<Reservation> {
+        let mut root = self.parent.as_ref().map(|parent| parent.root);
+        if let Some(tree) = run.tree.take() {
+            // Once taken, the entries of this stream are used up: what fails below needs them again.
+            run.seq = 0;
+            let tree = tree.finish().await?;
+            root = Some(tree.root);
+            run.stats.stored_bytes += tree.stored.bytes;
+            tree.stored.tickets.iter().for_each(|ticket| run.wait_for(ticket));
+        }
+        let root = root.ok_or_else(|| Error::InvalidChange {
+            path: String::new(),
+            rule: "a first snapshot needs an entry for the root".into(),
+        })?;
+        let problems = match run.problems.take() {
+            Some(problems) => {
+                run.seq = 0;
+                problems.finish().await?
+            }
+            None => Default::default(),
+        };
+        run.stats.stored_bytes += problems.stored.bytes;
+        problems.stored.tickets.iter().for_each(|ticket| run.wait_for(ticket));
+        self.make_durable(run).await?;
+
+        let sequence = self.core.catalog.next_sequence(self.volume.no).await?;
+        let record = Snapshot {
+            volume: self.volume.id,
+            domain: self.domain.keys.domain,
+            generation: self.domain.keys.generation,
+            entries_root: root,
+            problems_root: problems.root,
+            parent: self.parent.as_ref().map(|parent| parent.id),
+            sequence,
+            started_ns: self.started_ns,
+            received_ns: self.core.clock.now_ns(),
+            run: self.key,
+            facts: self.facts.clone(),
+            stats: Stats {
+                new_chunks: run.stats.new_chunks,
+                new_chunk_bytes: run.stats.new_chunk_bytes,
+                stored_bytes: run.stats.stored_bytes,
+                problems: problems.count,
+                ..stats
+            },
+            problem_count: problems.count,
+            first_problems: problems.first,
+        };
+        let (snapshot, sealed) = self.core.repository.seal_snapshot(&record)?;
+        let volume = self.volume.id;
+        Ok(Reservation {
+            key: self.key,
+            session: self.id,
+            volume: self.volume.no,
+            snapshot,
+            sequence,
+            root,
+            problems_root: problems.root,
+            object: ObjectName::Snapshot { volume, id: snapshot }.to_string(),
+            record: sealed,
+            reserved_ns: self.core.clock.now_ns(),
+        })
+    }
+
+    /// Finishes the packs that hold frames of this session, and waits for them.
+    async fn make_durable(&self, run: &mut Run) -> Result<()> {
+        let waiting = run.waiting().to_vec();
+        self.core.pool.close(&self.domain, &waiting).await?;
+        self.write_holds(run).await?;
+        for ticket in waiting {
+            ticket.wait().await?;
+        }
+        Ok(())
+    }
+
+    async fn reserve(&self, reservation: &Reservation) -> Result<()> {
+        let relied = self.proven().relied();
+        let epoch = self.lease.epoch();
+        let since = Some(self.stamped_since);
+        let catalog = &self.core.catalog;
+        catalog.reserve(reservation, epoch, relied.clone(), since).await?;
+        if relied.failed() {
+            catalog.drop_reservation(&reservation.key).await?;
+            return Err(Error::internal("read the ids that the commit relies on"));
+        }
+        Ok(())
+    }
+}
