@@ -14,7 +14,9 @@ pub mod cancel;
 pub mod client;
 pub mod error;
 pub mod index;
+pub mod jobs;
 pub mod limits;
+pub mod metrics;
 pub mod mount;
 pub mod priority;
 pub mod probe;
@@ -23,6 +25,7 @@ pub mod read;
 pub mod restore;
 pub mod rules;
 pub mod scan;
+pub mod settings;
 mod sort;
 mod spool;
 pub mod stat;
@@ -33,3 +36,66 @@ pub mod volumes;
 pub use cancel::Cancel;
 pub use error::{Error, ItemProblem, Result};
 pub use progress::Progress;
+
+use client::Client;
+use holdfast_runtime::http;
+use holdfast_runtime::metrics::Metrics;
+use holdfast_runtime::readiness::Readiness;
+use holdfast_runtime::shutdown::{Drained, Shutdown, Stopper};
+use std::sync::Arc;
+
+/// The agent as a process: serves the coordinator's orders, health and metrics, until a signal asks it
+/// to stop; then whatever runs is cancelled, and given a bounded time to end.
+pub async fn run(
+    settings: settings::AgentSettings,
+    stopper: Stopper,
+    shutdown: Shutdown,
+) -> Result<()> {
+    let tls = settings.tls.as_ref().map(|tls| tls.load()).transpose();
+    let tls = tls.map_err(|error| Error::Io {
+        what: "read",
+        path: error.path.display().to_string(),
+        source: error.source,
+    })?;
+    let client = Client::connect_lazy(&settings.coordinator, tls)?;
+    let (metrics, readiness) = (Metrics::new(), Readiness::new());
+    let ready = readiness.latch("coordinator");
+    let listening = |source| Error::Io {
+        what: "listen on",
+        path: settings.http.to_string(),
+        source,
+    };
+    let listener = tokio::net::TcpListener::bind(settings.http)
+        .await
+        .map_err(listening)?;
+    let families = metrics::AgentMetrics::new(&metrics);
+    tokio::spawn(http::serve(
+        listener,
+        readiness.clone(),
+        metrics,
+        shutdown.clone(),
+    ));
+    let running = shutdown.running();
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        let serve = Arc::new(settings.serve);
+        if let Err(error) = jobs::serve(client, serve, families, stop, Some(ready)).await {
+            tracing::error!(%error, "serving ended");
+        }
+        drop(running);
+    });
+    tokio::select! {
+        _ = shutdown.requested() => {}
+        waited = stopper.on_signals() => waited.map_err(|source| Error::Io {
+            what: "wait for signals",
+            path: String::new(),
+            source,
+        })?,
+    }
+    tracing::info!("stopping");
+    readiness.drain();
+    if stopper.drain(settings.drain).await == Drained::GraceOver {
+        tracing::warn!("some work did not end in time");
+    }
+    Ok(())
+}

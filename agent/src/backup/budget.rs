@@ -88,11 +88,6 @@ impl Budget {
         self.released.notify_all();
     }
 
-    /// Bytes in flight.
-    pub fn used(&self) -> u64 {
-        self.state().used
-    }
-
     fn grant(self: &Arc<Self>, state: &mut State, number: u64, bytes: u64) -> Option<Permit> {
         let limit = if number == state.first {
             self.limit + self.reserve
@@ -163,7 +158,7 @@ mod tests {
         large.shrink_to(10);
         assert!(budget.try_take(9, 90).is_some());
         drop(large);
-        assert_eq!(budget.used(), 0);
+        assert_eq!(budget.state().used, 0);
     }
 
     #[test]

@@ -20,7 +20,6 @@ pub struct Extents {
     kept: Vec<Extent>,
     spilled: Option<File>,
     spilled_count: u64,
-    bytes: u64,
 }
 
 impl Extents {
@@ -29,7 +28,6 @@ impl Extents {
         if self.kept.len() == KEPT {
             self.spill()?;
         }
-        self.bytes += extent.length();
         self.kept.push(extent);
         Ok(())
     }
@@ -47,11 +45,6 @@ impl Extents {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count() == 0
-    }
-
-    /// Sum of their lengths.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// All of them, when they are few enough to lie in memory.
@@ -154,7 +147,6 @@ mod tests {
                 extents.push(*extent).unwrap();
             }
             assert_eq!(extents.count(), count as u64);
-            assert_eq!(extents.bytes(), all.iter().map(Extent::length).sum::<u64>());
             let mut back = Vec::new();
             extents
                 .for_each(1000, |some| {

@@ -1,6 +1,6 @@
 //! Runs against a coordinator in memory, compared with the directory itself.
 
-mod fake;
+pub(crate) mod fake;
 
 use super::*;
 use crate::volumes::VolumeCandidate;

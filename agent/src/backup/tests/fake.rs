@@ -73,11 +73,17 @@ impl Fake {
     }
 
     pub async fn serve(&self) -> crate::client::Client {
+        self.serve_with(tonic::service::Routes::default()).await
+    }
+
+    pub async fn serve_with(&self, more: tonic::service::Routes) -> crate::client::Client {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tonic::transport::Server::builder()
+        let routes = more
             .add_service(BackupServer::new(self.clone()).max_decoding_message_size(4 << 20))
-            .add_service(RestoreServer::new(self.clone()))
+            .add_service(RestoreServer::new(self.clone()));
+        let server = tonic::transport::Server::builder()
+            .add_routes(routes)
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         crate::client::Client::connect_lazy(&format!("http://{address}"), None).unwrap()

@@ -1,0 +1,219 @@
+//! Serves the coordinator's orders: subscribes, works within limits, reports, cancels.
+//!
+//! The subscription is made again for ever; jobs go on while it is broken, and what they have to say
+//! is kept until it stands again. A stop cancels what runs and waits a bounded time for it.
+
+mod table;
+mod work;
+
+use crate::client::{Client, PROTOCOL, from_status};
+use crate::error::{Error, Result};
+use crate::metrics::AgentMetrics;
+use crate::settings::ServeSettings;
+use crate::volumes::{self, VolumeCandidate};
+use holdfast_proto::v1 as proto;
+use holdfast_runtime::backoff::{Backoff, BackoffPolicy};
+use holdfast_runtime::readiness::Latch;
+use holdfast_runtime::shutdown::Shutdown;
+use proto::agent_message::Body;
+use std::sync::Arc;
+use std::time::Duration;
+use table::Table;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_stream::wrappers::ReceiverStream;
+use work::Works;
+
+/// Reports of running jobs come at most this often.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// A job that does not move is reported this often, so that the coordinator knows that it lives.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// Messages that wait for the connection.
+const MESSAGES: usize = 64;
+
+/// Serves until `shutdown`. `ready` is released when the first subscription stands.
+pub async fn serve(
+    client: Client,
+    settings: Arc<ServeSettings>,
+    metrics: AgentMetrics,
+    shutdown: Shutdown,
+    mut ready: Option<Latch>,
+) -> Result<()> {
+    let table = Arc::new(Table::default());
+    let mut works = Works::new(
+        client.clone(),
+        settings.clone(),
+        metrics.clone(),
+        table.clone(),
+    );
+    let mut backoff = Backoff::new(BackoffPolicy::default());
+    while !shutdown.is_requested() {
+        let began = Instant::now();
+        let ended = tokio::select! {
+            ended = subscribed(&client, &settings, &metrics, &mut works, &mut ready) => ended,
+            _ = shutdown.requested() => break,
+        };
+        metrics.connected.set(0);
+        match ended {
+            Ok(()) => tracing::info!("the coordinator ended the subscription"),
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, "the coordinator cannot be reached");
+            }
+            Err(error) => {
+                tracing::error!(%error, reason = error.reason(), "the coordinator refuses this agent");
+            }
+        }
+        if began.elapsed() > Duration::from_secs(60) {
+            backoff.reset();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next_wait()) => {}
+            _ = shutdown.requested() => break,
+        }
+    }
+    metrics.connected.set(0);
+    works.stop(settings.drain).await;
+    report_last(&client, &settings, &table).await;
+    Ok(())
+}
+
+/// One subscription, to its end. Dropping it leaves the jobs alone.
+async fn subscribed(
+    client: &Client,
+    settings: &ServeSettings,
+    metrics: &AgentMetrics,
+    works: &mut Works,
+    ready: &mut Option<Latch>,
+) -> Result<()> {
+    let mut listed = discover(settings, metrics, works).await;
+    let (sender, receiver) = mpsc::channel(MESSAGES);
+    send(&sender, Body::Hello(hello(settings, &listed))).await?;
+    works.table.all_again();
+    let call = client.jobs().subscribe(ReceiverStream::new(receiver)).await;
+    let mut orders = call
+        .map_err(|status| from_status("subscribe", &status))?
+        .into_inner();
+    tracing::info!(volumes = listed.len(), "connected to the coordinator");
+    metrics.connected.set(1);
+    drop(ready.take());
+    let mut reports = interval(REPORT_EVERY);
+    reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval(settings.discover_every.max(Duration::from_secs(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.reset();
+    loop {
+        tokio::select! {
+            order = orders.message() => {
+                match order.map_err(|status| from_status("wait for orders", &status))? {
+                    None => return Ok(()),
+                    Some(order) => works.take(order),
+                }
+            }
+            _ = reports.tick() => {
+                for report in works.table.due(ALIVE_EVERY) {
+                    let job = report.job.clone();
+                    let ended = table::has_ended(&report);
+                    send(&sender, Body::Report(report)).await?;
+                    if ended {
+                        works.table.forget(&job);
+                    }
+                }
+            }
+            _ = looks.tick() => {
+                let now = discover(settings, metrics, works).await;
+                if now != listed {
+                    send(&sender, Body::Volumes(proto::VolumeList { volumes: now.clone() })).await?;
+                    listed = now;
+                }
+            }
+        }
+    }
+}
+
+async fn send(sender: &mpsc::Sender<proto::AgentMessage>, body: Body) -> Result<()> {
+    let message = proto::AgentMessage { body: Some(body) };
+    sender.send(message).await.map_err(|_| Error::Disconnected {
+        what: "report",
+        message: "the subscription has ended".to_owned(),
+    })
+}
+
+fn hello(settings: &ServeSettings, listed: &[proto::AgentVolume]) -> proto::Hello {
+    proto::Hello {
+        protocol: PROTOCOL,
+        node: settings.volumes.node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: settings.backup.boot_id.clone(),
+        volumes: Some(proto::VolumeList {
+            volumes: listed.to_vec(),
+        }),
+    }
+}
+
+/// What this node has now, for the coordinator and for the jobs to come.
+async fn discover(
+    settings: &ServeSettings,
+    metrics: &AgentMetrics,
+    works: &mut Works,
+) -> Vec<proto::AgentVolume> {
+    let wanted = settings.volumes.clone();
+    let found = tokio::task::spawn_blocking(move || volumes::discover(&wanted)).await;
+    match found {
+        Ok(Ok(found)) => works.set_volumes(found),
+        Ok(Err(error)) => tracing::error!(%error, "volumes could not be looked for"),
+        Err(error) => tracing::error!(%error, "the search for volumes broke"),
+    }
+    // After a failed search those known before still stand.
+    let known = works.volumes();
+    let eligible = known
+        .iter()
+        .filter(|volume| volume.eligible.is_ok())
+        .count();
+    metrics.volumes.set(eligible as i64);
+    metrics
+        .volumes_left_out
+        .set((known.len() - eligible) as i64);
+    known.iter().map(listed).collect()
+}
+
+fn listed(volume: &VolumeCandidate) -> proto::AgentVolume {
+    let (reason, detail) = match &volume.eligible {
+        Ok(()) => (String::new(), volume.note.clone().unwrap_or_default()),
+        Err(why) => (why.reason.as_str().to_owned(), why.detail.clone()),
+    };
+    proto::AgentVolume {
+        facts: Some(volume.facts.clone().into()),
+        eligible: volume.eligible.is_ok(),
+        reason,
+        detail,
+    }
+}
+
+/// Tells how the jobs that a stop ended have ended, if the coordinator still listens.
+async fn report_last(client: &Client, settings: &ServeSettings, table: &Table) {
+    let last = table.due(Duration::ZERO);
+    if last.is_empty() {
+        return;
+    }
+    let telling = async {
+        let (sender, receiver) = mpsc::channel(MESSAGES);
+        send(&sender, Body::Hello(hello(settings, &[]))).await?;
+        let call = client.jobs().subscribe(ReceiverStream::new(receiver)).await;
+        let mut orders = call
+            .map_err(|status| from_status("subscribe", &status))?
+            .into_inner();
+        for report in last {
+            send(&sender, Body::Report(report)).await?;
+        }
+        drop(sender);
+        // The other side ends the stream once it has read all of it.
+        while let Ok(Some(_)) = orders.message().await {}
+        Ok::<(), Error>(())
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), telling).await {
+        tracing::debug!(%error, "the last reports could not be given");
+    }
+}
+
+#[cfg(test)]
+mod tests;

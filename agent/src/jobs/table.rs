@@ -1,0 +1,144 @@
+//! The jobs of this agent and what is to be said of each. Bounded by the orders taken.
+
+use crate::cancel::Cancel;
+use crate::progress::{Progress, ProgressView};
+use bytes::Bytes;
+use holdfast_proto::v1 as proto;
+use proto::{JobState, Report};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Jobs by id.
+#[derive(Debug, Default)]
+pub struct Table(Mutex<HashMap<Bytes, Row>>);
+
+#[derive(Debug)]
+struct Row {
+    cancel: Cancel,
+    progress: Arc<Progress>,
+    state: JobState,
+    /// The last word, once it has ended.
+    end: Option<Report>,
+    told: Option<(JobState, ProgressView, Instant)>,
+}
+
+/// Whether a report is a job's last.
+pub fn has_ended(report: &Report) -> bool {
+    matches!(
+        report.state(),
+        JobState::Done | JobState::Failed | JobState::Cancelled
+    )
+}
+
+impl Table {
+    /// Takes a job in; `None` when it is known already.
+    pub fn add(&self, job: Bytes, cancel: Cancel, progress: Arc<Progress>) -> Option<()> {
+        let mut rows = self.rows();
+        if rows.contains_key(&job) {
+            return None;
+        }
+        let row = Row {
+            cancel,
+            progress,
+            state: JobState::Queued,
+            end: None,
+            told: None,
+        };
+        rows.insert(job, row);
+        Some(())
+    }
+
+    /// The job has begun.
+    pub fn begin(&self, job: &Bytes) {
+        if let Some(row) = self.rows().get_mut(job) {
+            row.state = JobState::Running;
+        }
+    }
+
+    /// The job has ended with this report; its id, state and counters are filled in.
+    pub fn end(&self, job: &Bytes, state: JobState, report: Report) {
+        if let Some(row) = self.rows().get_mut(job) {
+            let mut last = filled(job, state, &row.progress.view());
+            last.reason = report.reason;
+            last.detail = report.detail;
+            last.snapshot = report.snapshot;
+            last.problems = report.problems;
+            if report.stats.is_some() {
+                last.stats = report.stats;
+            }
+            row.state = state;
+            row.end = Some(last);
+        }
+    }
+
+    /// Cancels a job; whether it was known.
+    pub fn cancel(&self, job: &Bytes) -> bool {
+        let rows = self.rows();
+        rows.get(job).map(|row| row.cancel.cancel()).is_some()
+    }
+
+    /// Cancels every job.
+    pub fn cancel_all(&self) {
+        self.rows().values().for_each(|row| row.cancel.cancel());
+    }
+
+    /// How many have not ended.
+    pub fn running(&self) -> usize {
+        self.rows().values().filter(|row| row.end.is_none()).count()
+    }
+
+    /// Everything is to be said again: there is a new listener.
+    pub fn all_again(&self) {
+        self.rows().values_mut().for_each(|row| row.told = None);
+    }
+
+    /// What is to be said now: what has changed, and what has been silent for so long.
+    pub fn due(&self, alive_every: Duration) -> Vec<Report> {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for (job, row) in self.rows().iter_mut() {
+            let view = row.progress.view();
+            let news = match &row.told {
+                None => true,
+                Some((state, told, at)) => {
+                    *state != row.state
+                        || *told != view
+                        || now.duration_since(*at) >= alive_every
+                        || row.end.is_some()
+                }
+            };
+            if news {
+                row.told = Some((row.state, view, now));
+                due.push(match &row.end {
+                    Some(end) => end.clone(),
+                    None => filled(job, row.state, &view),
+                });
+            }
+        }
+        due
+    }
+
+    /// The job's last report has been given.
+    pub fn forget(&self, job: &Bytes) {
+        self.rows().remove(job);
+    }
+
+    fn rows(&self) -> MutexGuard<'_, HashMap<Bytes, Row>> {
+        // Rows are consistent after every call on them.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn filled(job: &Bytes, state: JobState, view: &ProgressView) -> Report {
+    Report {
+        job: job.clone(),
+        state: state.into(),
+        stats: Some(view.stats()),
+        total_bytes: view.total_bytes,
+        done_bytes: view.content_bytes,
+        total_files: view.total_files,
+        done_files: view.files,
+        ..Report::default()
+    }
+}

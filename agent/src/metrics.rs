@@ -1,0 +1,143 @@
+//! The agent's families: a fixed list, set once per finished run from its counters.
+//!
+//! Labels: `namespace` and `persistentvolumeclaim` of the volume, capped; `result` and `what` from
+//! closed sets.
+
+use crate::error::Error;
+use crate::progress::ProgressView;
+use holdfast_format::volume::VolumeFacts;
+use holdfast_runtime::metrics::{LabelCap, Metrics};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Volumes with labels of their own.
+const VOLUMES: usize = 500;
+const VOLUME: [&str; 2] = ["namespace", "persistentvolumeclaim"];
+
+/// All families of an agent.
+#[derive(Debug, Clone)]
+pub struct AgentMetrics {
+    runs: IntCounterVec,
+    last_success: GaugeVec,
+    last_duration: GaugeVec,
+    read_bytes: IntCounterVec,
+    sent_bytes: IntCounterVec,
+    new_chunk_bytes: IntCounterVec,
+    reread_unchanged_bytes: IntCounterVec,
+    problems: IntCounterVec,
+    /// Indexes that were built again.
+    pub index_rebuilds: IntCounter,
+    /// Jobs that run now.
+    pub running: IntGauge,
+    /// Whether the coordinator is connected.
+    pub connected: IntGauge,
+    /// Volumes that may be backed up.
+    pub volumes: IntGauge,
+    /// Volumes that may not.
+    pub volumes_left_out: IntGauge,
+    cap: Arc<LabelCap>,
+}
+
+impl AgentMetrics {
+    /// Makes the families.
+    pub fn new(metrics: &Metrics) -> Self {
+        let counters = |name, help| metrics.counters(name, help, &VOLUME);
+        Self {
+            runs: metrics.counters(
+                "holdfast_agent_jobs_total",
+                "Jobs that ended, by kind and result.",
+                &["what", "result"],
+            ),
+            last_success: metrics.float_gauges(
+                "holdfast_agent_last_success_timestamp_seconds",
+                "When the volume's last snapshot was acknowledged.",
+                &VOLUME,
+            ),
+            last_duration: metrics.float_gauges(
+                "holdfast_agent_last_duration_seconds",
+                "How long the volume's last backup took.",
+                &VOLUME,
+            ),
+            read_bytes: counters(
+                "holdfast_agent_read_bytes_total",
+                "Bytes read from volumes.",
+            ),
+            sent_bytes: counters(
+                "holdfast_agent_sent_bytes_total",
+                "Payload bytes sent to the coordinator.",
+            ),
+            new_chunk_bytes: counters(
+                "holdfast_agent_new_chunk_bytes_total",
+                "Plain bytes of chunks that the volume did not hold.",
+            ),
+            reread_unchanged_bytes: counters(
+                "holdfast_agent_reread_unchanged_bytes_total",
+                "Bytes read again that had not changed.",
+            ),
+            problems: counters(
+                "holdfast_agent_problems_total",
+                "Files that could not be stored as they are.",
+            ),
+            index_rebuilds: metrics.counter(
+                "holdfast_agent_index_rebuilds_total",
+                "Indexes that were built again from the parent's entries.",
+            ),
+            running: metrics.gauge("holdfast_agent_jobs_running", "Jobs that run now."),
+            connected: metrics.gauge(
+                "holdfast_agent_connected",
+                "1 while the coordinator is connected.",
+            ),
+            volumes: metrics.gauge("holdfast_agent_volumes", "Volumes that may be backed up."),
+            volumes_left_out: metrics.gauge(
+                "holdfast_agent_volumes_left_out",
+                "Volumes that are listed and not backed up.",
+            ),
+            cap: Arc::new(LabelCap::new(VOLUMES)),
+        }
+    }
+
+    /// A backup has ended.
+    pub fn backed_up(
+        &self,
+        facts: &VolumeFacts,
+        result: Result<(), &Error>,
+        counters: &ProgressView,
+        took: Duration,
+        now_ns: i64,
+    ) {
+        self.ended("backup", result);
+        let labels = self
+            .cap
+            .values(&[&facts.namespace, &facts.persistentvolumeclaim]);
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let add = |family: &IntCounterVec, n| family.with_label_values(&labels).inc_by(n);
+        add(&self.read_bytes, counters.read_bytes);
+        add(&self.sent_bytes, counters.wire_bytes);
+        add(&self.new_chunk_bytes, counters.new_chunk_bytes);
+        add(
+            &self.reread_unchanged_bytes,
+            counters.reread_unchanged_bytes,
+        );
+        add(&self.problems, counters.problems);
+        if result.is_ok() {
+            let set = |family: &GaugeVec, value| family.with_label_values(&labels).set(value);
+            set(&self.last_success, now_ns as f64 / 1e9);
+            set(&self.last_duration, took.as_secs_f64());
+        }
+    }
+
+    /// A restore has ended.
+    pub fn restored(&self, result: Result<(), &Error>) {
+        self.ended("restore", result);
+    }
+
+    fn ended(&self, what: &str, result: Result<(), &Error>) {
+        let result = match result {
+            Ok(()) => "done",
+            Err(Error::Cancelled) => "cancelled",
+            Err(_) => "failed",
+        };
+        self.runs.with_label_values(&[what, result]).inc();
+    }
+}
