@@ -1,9 +1,10 @@
 //! Statements over many rows, in few sizes, so that prepared statements are used again.
 
 use crate::catalog::dialect::{self, Conn, Db, DbRow};
-use crate::catalog::error::{Doing, Result};
-use sqlx::AssertSqlSafe;
+use crate::catalog::error::{Doing, Result, bad_row};
+use holdfast_format::id::unhex;
 use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Row};
 use std::ops::Range;
 
 /// Most rows or ids of one statement.
@@ -42,6 +43,31 @@ pub(super) async fn select_in<T: AsRef<[u8]>>(
         query = query.bind(ids.get(index).unwrap_or(last).as_ref());
     }
     query.fetch_all(conn).await.doing("look up rows")
+}
+
+/// The rows of `SELECT joined(id, numbers) … IN (ids)`, taken apart: each id with its `N` numbers.
+pub(super) async fn joined_in<const N: usize>(
+    conn: &mut Conn,
+    (head, tail): (&str, &str),
+    ids: &[[u8; 32]],
+) -> Result<Vec<([u8; 32], [i64; N])>> {
+    let rows = select_in(conn, (head, tail), ids).await?;
+    let Some(row) = rows.first() else {
+        return Ok(Vec::new());
+    };
+    let text: Option<&str> = row.try_get(0).doing("look up rows")?;
+    let text = text.unwrap_or_default();
+    let parts = text.split_terminator(';').map(|row| {
+        let mut columns = row.split(':');
+        let id = unhex(columns.next()?)?.try_into().ok()?;
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            *number = columns.next()?.parse().ok()?;
+        }
+        columns.next().is_none().then_some((id, numbers))
+    });
+    let parts: Option<Vec<_>> = parts.collect();
+    parts.ok_or_else(|| bad_row("joined row cannot be taken apart"))
 }
 
 /// The same with numbers.

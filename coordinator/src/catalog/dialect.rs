@@ -110,6 +110,18 @@ pub(super) fn rows(rows: usize, columns: usize) -> String {
     out
 }
 
+/// An expression that joins the chosen rows into one text: hexadecimal id and numbers, `:` between the
+/// columns and `;` between the rows; nothing where there is no row. One row of text crosses to the caller
+/// many times cheaper than many rows of values.
+pub(super) fn joined(id: &str, numbers: &[&str]) -> String {
+    let mut columns = format!("lower(hex({id}))");
+    for number in numbers {
+        columns.push_str(" || ':' || ");
+        columns.push_str(number);
+    }
+    format!("group_concat({columns}, ';')")
+}
+
 fn code(error: &sqlx::Error) -> Option<i32> {
     let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(code & 0xff)

@@ -42,21 +42,23 @@ pub(super) fn sorted(ids: &[RawId]) -> Vec<RawId> {
 
 /// What the index knows of these ids, whatever the state of their packs.
 pub(super) async fn known(conn: &mut Conn, ids: &[RawId]) -> Result<HashMap<RawId, Known>> {
-    const DOING: &str = "look up chunks";
-    let head = "SELECT c.id, c.row_no, c.stamp, c.pack_no, p.state
-                FROM chunks c JOIN packs p ON p.pack_no = c.pack_no WHERE c.id";
+    let columns = ["c.row_no", "c.stamp", "c.pack_no", "p.state"];
+    let head = format!(
+        "SELECT {} FROM chunks c JOIN packs p ON p.pack_no = c.pack_no WHERE c.id",
+        dialect::joined("c.id", &columns)
+    );
     let mut out = HashMap::new();
     for ids in ids.chunks(MAX_BATCH) {
-        let rows = batch::select_in(conn, (head, ""), ids).await?;
+        let rows = batch::joined_in(conn, (&head, ""), ids).await?;
         out.reserve(rows.len());
-        for row in rows {
+        for (id, [row_no, stamp, pack_no, state]) in rows {
             let known = Known {
-                row_no: row.try_get(1).doing(DOING)?,
-                stamp: row.try_get(2).doing(DOING)?,
-                pack_no: row.try_get(3).doing(DOING)?,
-                state: PackState::from_number(row.try_get(4).doing(DOING)?)?,
+                row_no,
+                stamp,
+                pack_no,
+                state: PackState::from_number(state)?,
             };
-            out.insert(raw_id(&row, 0)?, known);
+            out.insert(id, known);
         }
     }
     Ok(out)
@@ -269,19 +271,20 @@ struct Frame {
 }
 
 async fn items(conn: &mut Conn, ids: &[RawId]) -> Result<Vec<Item>> {
-    const DOING: &str = "look up chunks";
-    let head = "SELECT id, pack_no, frame_no, item_start, item_length FROM chunks WHERE id";
-    let rows = batch::select_in(conn, (head, ""), ids).await?;
-    let item = |row: &DbRow| {
-        Ok(Item {
-            id: raw_id(row, 0)?,
-            pack_no: row.try_get(1).doing(DOING)?,
-            frame_no: row.try_get(2).doing(DOING)?,
-            start: row.try_get(3).doing(DOING)?,
-            length: row.try_get(4).doing(DOING)?,
-        })
+    let columns = ["pack_no", "frame_no", "item_start", "item_length"];
+    let head = format!(
+        "SELECT {} FROM chunks WHERE id",
+        dialect::joined("id", &columns)
+    );
+    let rows = batch::joined_in(conn, (&head, ""), ids).await?;
+    let item = |(id, [pack_no, frame_no, start, length]): (RawId, [i64; 4])| Item {
+        id,
+        pack_no,
+        frame_no,
+        start,
+        length,
     };
-    rows.iter().map(item).collect()
+    Ok(rows.into_iter().map(item).collect())
 }
 
 async fn packs_of(conn: &mut Conn, items: &[Item]) -> Result<HashMap<i64, PackInfo>> {

@@ -40,21 +40,23 @@ mod tests;
 
 use dialect::{Conn, Readers};
 use holdfast_format::id::{CatalogId, RepositoryId};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// Name of the catalog's file in its state directory.
 pub const CATALOG_FILE: &str = "catalog.db";
 
-/// An open catalog.
+/// An open catalog. Cheap to clone; all clones are one.
+#[derive(Clone)]
 pub struct Catalog {
-    dir: PathBuf,
+    dir: Arc<Path>,
     repository: RepositoryId,
     id: CatalogId,
     /// The one connection that writes; none where the catalog is open for reading or closed.
-    writer: Mutex<Option<Conn>>,
+    writer: Arc<Mutex<Option<Conn>>>,
     readers: Readers,
-    lock: std::sync::Mutex<Option<DirLock>>,
+    lock: Arc<std::sync::Mutex<Option<DirLock>>>,
 }
 
 impl Catalog {

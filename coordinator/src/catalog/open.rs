@@ -8,7 +8,8 @@ use holdfast_format::id::{CatalogId, RepositoryId};
 use sqlx::{AssertSqlSafe, Connection, Row};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// How a catalog is opened.
@@ -119,7 +120,7 @@ impl Catalog {
         }
         transaction.commit().await.doing(doing)?;
         blocking(&dir, sync_dir).await?;
-        Ok(Self::with(dir, *repository, id, Some(conn), Some(lock)))
+        Ok(Self::with(&dir, *repository, id, Some(conn), Some(lock)))
     }
 
     /// The catalog of a state directory.
@@ -160,7 +161,16 @@ impl Catalog {
         let (conn, id) = opened
             .await
             .map_err(|error: CatalogError| error.at_open(&dir))?;
-        Ok(Self::with(dir, *repository, id, Some(conn), Some(lock)))
+        Ok(Self::with(&dir, *repository, id, Some(conn), Some(lock)))
+    }
+
+    /// Puts a closed catalog from another directory on the same filesystem in the place of the one in
+    /// the locked directory, and opens it. What was there is kept as `catalog-replaced.db`. A kill in
+    /// between leaves the old catalog, none, or the new one; never a mixture.
+    pub async fn install(lock: DirLock, from: &Path, repository: &RepositoryId) -> Result<Self> {
+        let from = from.to_owned();
+        blocking(lock.dir(), move |dir| install(dir, &from)).await?;
+        Self::open_locked(lock, repository).await
     }
 
     async fn open_read_only(dir: &Path, repository: &RepositoryId) -> Result<Self> {
@@ -173,18 +183,11 @@ impl Catalog {
             check_meta(&mut conn, dir, repository).await
         };
         let id = opened.await.map_err(|error| error.at_open(dir))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            repository: *repository,
-            id,
-            writer: Mutex::new(None),
-            readers,
-            lock: std::sync::Mutex::new(None),
-        })
+        Ok(Self::with(dir, *repository, id, None, None))
     }
 
     fn with(
-        dir: PathBuf,
+        dir: &Path,
         repository: RepositoryId,
         id: CatalogId,
         conn: Option<Conn>,
@@ -192,11 +195,11 @@ impl Catalog {
     ) -> Self {
         Self {
             readers: dialect::readers(&dir.join(CATALOG_FILE)),
-            dir,
+            dir: dir.into(),
             repository,
             id,
-            writer: Mutex::new(conn),
-            lock: std::sync::Mutex::new(lock),
+            writer: Arc::new(Mutex::new(conn)),
+            lock: Arc::new(std::sync::Mutex::new(lock)),
         }
     }
 
@@ -381,6 +384,40 @@ fn check_file(dir: &Path) -> Result<()> {
         }),
         None => Ok(()),
     }
+}
+
+fn install(dir: &Path, from: &Path) -> Result<()> {
+    let new = from.join(CATALOG_FILE);
+    File::open(&new)
+        .and_then(|file| file.sync_all())
+        .at("sync new catalog", &new)?;
+    // A log belongs to its file and to no other: it goes first out of the way, and with it.
+    for suffix in ["-shm", "-wal", ""] {
+        let old = dir.join(format!("{CATALOG_FILE}{suffix}"));
+        let kept = dir.join(format!("catalog-replaced.db{suffix}"));
+        let moved = match suffix {
+            "-shm" => std::fs::remove_file(&old),
+            _ => {
+                match std::fs::remove_file(&kept) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(error).at("remove", &kept);
+                    }
+                    _ => {}
+                }
+                std::fs::rename(&old, &kept)
+            }
+        };
+        match moved {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).at("move away", &old);
+            }
+            _ => {}
+        }
+    }
+    sync_dir(dir)?;
+    let place = dir.join(CATALOG_FILE);
+    std::fs::rename(&new, &place).at("put in place", &place)?;
+    sync_dir(dir)
 }
 
 /// Makes names in a directory durable.

@@ -2,11 +2,14 @@
 
 use crate::catalog::error::{Result, bad_row};
 use bytes::Bytes;
+use holdfast_format::FormatError;
 use holdfast_format::frame::Codec;
 use holdfast_format::id::{
     DomainId, IdempotencyKey, MarkId, NodeId, PackId, SessionId, SnapshotId, VolumeId,
 };
+use holdfast_format::mark::{Mark, MarkRecord};
 use holdfast_format::seal::{Header, KeyRef, ObjectKind};
+use holdfast_format::snapshot::Snapshot;
 use holdfast_format::volume::VolumeFacts;
 use std::fmt;
 
@@ -313,6 +316,26 @@ pub struct SnapshotRow {
     pub record: Bytes,
 }
 
+impl SnapshotRow {
+    /// The row of a record: with its id and its stored bytes.
+    pub fn of(id: SnapshotId, record: &Snapshot, stored_bytes: u64) -> Result<Self, FormatError> {
+        Ok(Self {
+            id,
+            volume: record.volume,
+            sequence: record.sequence,
+            started_ns: record.started_ns,
+            received_ns: record.received_ns,
+            parent: record.parent,
+            root: record.entries_root,
+            problems_root: record.problems_root,
+            run_key: record.run,
+            problem_count: record.problem_count,
+            stored_bytes,
+            record: record.encode()?.into(),
+        })
+    }
+}
+
 /// A mark, as indexed here; the object in the store is the truth.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MarkRow {
@@ -326,6 +349,40 @@ pub struct MarkRow {
     pub subject: Option<[u8; 32]>,
     /// The mark, opened.
     pub body: Bytes,
+}
+
+impl MarkRow {
+    /// The row of a mark.
+    pub fn of(id: MarkId, record: &MarkRecord) -> Result<Self, FormatError> {
+        let (kind, subject) = match &record.mark {
+            Mark::Domain { .. } => (Self::DOMAIN, None),
+            Mark::Volume { .. } => (Self::VOLUME, None),
+            Mark::Pin { snapshot, .. } => (Self::PIN, Some(snapshot.into_bytes())),
+            Mark::Hold { snapshot, .. } => (Self::HOLD, Some(snapshot.into_bytes())),
+            Mark::Release { mark } => (Self::RELEASE, Some(mark.into_bytes())),
+            Mark::Acknowledge { snapshot } => (Self::ACKNOWLEDGE, Some(snapshot.into_bytes())),
+        };
+        Ok(Self {
+            id,
+            kind,
+            time_ns: record.time_ns,
+            subject,
+            body: record.encode()?.into(),
+        })
+    }
+
+    /// A dedup domain exists.
+    pub const DOMAIN: u8 = 1;
+    /// A volume is bound.
+    pub const VOLUME: u8 = 2;
+    /// A snapshot is pinned.
+    pub const PIN: u8 = 3;
+    /// A snapshot is held until a time.
+    pub const HOLD: u8 = 4;
+    /// A pin or hold is over.
+    pub const RELEASE: u8 = 5;
+    /// A suspicious snapshot was acknowledged.
+    pub const ACKNOWLEDGE: u8 = 6;
 }
 
 /// Sums over the catalog.

@@ -3,7 +3,7 @@
 //! [`Repository`] ties a store to its parameters and keys. What is written goes through [`Writer`], what
 //! is read of packs through [`Reader`]; [`claim`] says whether this process may write at all.
 //!
-//! `reader → cache`; `keyring, snapshots, marks, kek → writer → claim → store → connect → local, url`.
+//! `rebuild → reconcile → reader → cache`; `keyring, snapshots, marks, kek → writer → claim → store → connect → local, url`.
 
 pub mod cache;
 pub mod claim;
@@ -15,6 +15,8 @@ mod local;
 pub mod marks;
 mod metrics;
 mod reader;
+pub mod rebuild;
+pub mod reconcile;
 mod retry;
 pub mod snapshots;
 mod store;

@@ -149,10 +149,19 @@ pub async fn reconcile(
         progress,
     };
     let deleted = work.deletions(&mut found).await?;
-    let missing = work.packs(&mut found, deleted).await?;
+    let mut missing = work.packs(&mut found, deleted).await?;
+    let newly = missing.newly_count;
+    if newly > 0 && !deleted {
+        // Another pack may have a copy of what was in them.
+        missing = work.packs(&mut found, true).await?;
+    }
+    for id in missing.packs {
+        let detail = "it is missing in the store; what only it holds is uploaded again";
+        found.problem(ObjectName::Pack(id), detail);
+    }
     work.marks(&mut found).await?;
     work.snapshots(&mut found).await?;
-    if missing > 0 || found.deletions > 0 {
+    if newly > 0 || found.deletions > 0 {
         for reserved in catalog.unpublished().await? {
             catalog.drop_reservation(&reserved.key).await?;
             found.dropped += 1;
@@ -192,16 +201,17 @@ impl Work<'_> {
         Ok(dropped)
     }
 
-    /// Adopts packs that are not known, and marks known ones that are not listed; how many are missing.
-    /// `again`: index rows were dropped, of which another known pack may have a copy, so all footers
+    /// Adopts packs that are not known, and marks known ones that are not listed. `again`: index rows were dropped, of which another known pack may have a copy, so all footers
     /// are read.
-    async fn packs(&self, found: &mut Reconciled, again: bool) -> Result<u64> {
+    async fn packs(&self, found: &mut Reconciled, again: bool) -> Result<MissingPacks> {
         let reader = Reader::new(self.repository.clone(), 1 << 20, None);
         let mut listing = pin!(self.repository.store().list_stream(PACKS).chunks(PAGE));
         let mut listed = Bits::default();
         let mut done_count = 0;
         while let Some(page) = listing.next().await {
-            let page = page.into_iter().collect::<Result<Vec<Listed>, RepoError>>()?;
+            let page = page
+                .into_iter()
+                .collect::<Result<Vec<Listed>, RepoError>>()?;
             done_count += page.len() as u64;
             let packs: Vec<(PackId, u64)> = page.into_iter().filter_map(pack_of).collect();
             let ids: Vec<PackId> = packs.iter().map(|(id, _)| *id).collect();
@@ -226,10 +236,11 @@ impl Work<'_> {
                 }
             }
             self.catalog.packs_found(&returned).await?;
-            self.adopt_packs(found, &reader, wanted, &mut listed).await?;
+            self.adopt_packs(found, &reader, wanted, &mut listed)
+                .await?;
             self.step(Stage::Packs, done_count);
         }
-        self.missing_packs(found, &listed).await
+        self.missing_packs(&listed).await
     }
 
     async fn adopt_packs(
@@ -249,7 +260,11 @@ impl Work<'_> {
             let Some(contents) = found.readable(ObjectName::Pack(id), read)? else {
                 continue;
             };
-            items += contents.frames.iter().map(|frame| frame.items.len()).sum::<usize>();
+            items += contents
+                .frames
+                .iter()
+                .map(|frame| frame.items.len())
+                .sum::<usize>();
             imports.extend(import_of(contents, self.now_ns));
             found.packs += u64::from(adoption == Adoption::New);
             if items >= IMPORT_ITEMS || imports.len() >= IMPORT_PACKS {
@@ -264,30 +279,31 @@ impl Work<'_> {
         self.catalog.import_packs(imports).await?;
         let ids: Vec<PackId> = imports.drain(..).map(|import| import.pack.id).collect();
         let states = self.catalog.pack_states(&ids).await?;
-        states.into_iter().flatten().for_each(|(no, _)| listed.set(no.index()));
+        states
+            .into_iter()
+            .flatten()
+            .for_each(|(no, _)| listed.set(no.index()));
         Ok(())
     }
 
-    async fn missing_packs(&self, found: &mut Reconciled, listed: &Bits) -> Result<u64> {
+    async fn missing_packs(&self, listed: &Bits) -> Result<MissingPacks> {
         let mut after: Option<PackNo> = None;
-        let mut missing_count = 0;
+        let mut missing = MissingPacks::default();
         loop {
             let page = self.catalog.packs(after, PAGE as u32).await?;
             let Some(last) = page.last() else {
-                return Ok(missing_count);
+                return Ok(missing);
             };
             after = Some(last.no);
             let expected = [PackState::Live, PackState::Condemned, PackState::Missing];
-            let missing = page.iter().filter(|pack| {
-                expected.contains(&pack.state) && !listed.contains(pack.no.index())
-            });
             let mut numbers = Vec::new();
-            for pack in missing {
-                let detail = "it is missing in the store; what only it holds is uploaded again";
-                found.problem(ObjectName::Pack(pack.pack.id), detail);
-                numbers.push(pack.no);
+            for pack in page {
+                if expected.contains(&pack.state) && !listed.contains(pack.no.index()) {
+                    numbers.push(pack.no);
+                    missing.packs.push(pack.pack.id);
+                }
             }
-            missing_count += self.catalog.packs_missing(&numbers).await?;
+            missing.newly_count += self.catalog.packs_missing(&numbers).await?;
         }
     }
 
@@ -296,14 +312,15 @@ impl Work<'_> {
         let mut listing = pin!(store.list_stream(MARKS).chunks(PAGE));
         let mut done_count = 0;
         while let Some(page) = listing.next().await {
-            let page = page.into_iter().collect::<Result<Vec<Listed>, RepoError>>()?;
+            let page = page
+                .into_iter()
+                .collect::<Result<Vec<Listed>, RepoError>>()?;
             done_count += page.len() as u64;
             let ids: Vec<MarkId> = page.into_iter().filter_map(mark_of).collect();
             let known = self.catalog.known_marks(&ids).await?;
             let unknown = ids.into_iter().zip(known).filter(|(_, known)| !known);
-            let reads = stream::iter(unknown).map(|(id, _)| async move {
-                (id, marks::read(store, keyring, id).await)
-            });
+            let reads = stream::iter(unknown)
+                .map(|(id, _)| async move { (id, marks::read(store, keyring, id).await) });
             let reads: Vec<_> = reads.buffer_unordered(CONCURRENCY).collect().await;
             let mut rows = Vec::new();
             for (id, read) in reads {
@@ -349,13 +366,17 @@ impl Work<'_> {
                 };
                 self.catalog.bind_volume(&row).await?;
             }
-            Mark::Pin { .. } | Mark::Hold { .. } | Mark::Release { .. } | Mark::Acknowledge { .. } => {}
+            Mark::Pin { .. }
+            | Mark::Hold { .. }
+            | Mark::Release { .. }
+            | Mark::Acknowledge { .. } => {}
         }
         Ok(())
     }
 
     async fn snapshots(&self, found: &mut Reconciled) -> Result<()> {
-        let mut gone: HashSet<SnapshotId> = self.catalog.snapshot_ids().await?.into_iter().collect();
+        let mut gone: HashSet<SnapshotId> =
+            self.catalog.snapshot_ids().await?.into_iter().collect();
         let reserved = self.catalog.unpublished().await?;
         let reserved: HashSet<SnapshotId> = reserved.iter().map(|row| row.snapshot).collect();
         let listing = self.repository.store().list_stream(SNAPSHOTS);
@@ -365,7 +386,10 @@ impl Work<'_> {
         while let Some(page) = listing.next().await {
             let page = page.into_iter().collect::<Result<Vec<_>, RepoError>>()?;
             done_count += page.len() as u64;
-            let unknown: Vec<_> = page.into_iter().filter(|(_, id)| !gone.remove(id)).collect();
+            let unknown: Vec<_> = page
+                .into_iter()
+                .filter(|(_, id)| !gone.remove(id))
+                .collect();
             let reads = stream::iter(unknown).map(|(volume, id)| async move {
                 (volume, id, self.repository.read_snapshot(volume, id).await)
             });
@@ -403,6 +427,13 @@ impl Work<'_> {
         found.forgotten.sort_unstable();
         Ok(())
     }
+}
+
+/// Packs that the catalog counts on and the store does not list.
+#[derive(Default)]
+struct MissingPacks {
+    packs: Vec<PackId>,
+    newly_count: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -453,7 +484,9 @@ impl Bits {
     }
 
     fn contains(&self, number: usize) -> bool {
-        self.0.get(number / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
+        self.0
+            .get(number / 64)
+            .is_some_and(|word| word & (1 << (number % 64)) != 0)
     }
 }
 
