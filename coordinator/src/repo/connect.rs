@@ -13,6 +13,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,12 +83,16 @@ type Opened = object_store::Result<Arc<dyn ObjectStore>>;
 fn s3(place: &Place<'_>, options: &StoreOptions) -> Opened {
     // AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL,
     // web identity, container and instance roles.
-    let mut builder = AmazonS3Builder::from_env()
+    let mut builder = AmazonS3Builder::from_env();
+    for (key, value) in keys(options) {
+        builder = builder.with_config(key, value);
+    }
+    builder = builder
         .with_bucket_name(place.bucket)
         .with_retry(no_retry());
     let mut endpoint = place.endpoint.map(str::to_owned);
     for variable in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"] {
-        endpoint = endpoint.or_else(|| std::env::var(variable).ok());
+        endpoint = endpoint.or_else(|| look_up(options, variable));
     }
     if let Some(endpoint) = place.endpoint {
         // Both keys: the one of S3 alone would win if it came from the environment.
@@ -106,7 +111,11 @@ fn s3(place: &Place<'_>, options: &StoreOptions) -> Opened {
 }
 
 fn google(place: &Place<'_>, options: &StoreOptions) -> Opened {
-    let mut builder = GoogleCloudStorageBuilder::from_env()
+    let mut builder = GoogleCloudStorageBuilder::from_env();
+    for (key, value) in keys(options) {
+        builder = builder.with_config(key, value);
+    }
+    builder = builder
         .with_bucket_name(place.bucket)
         .with_retry(no_retry())
         .with_client_options(client_options(options, place.endpoint));
@@ -117,7 +126,11 @@ fn google(place: &Place<'_>, options: &StoreOptions) -> Opened {
 }
 
 fn azure(place: &Place<'_>, options: &StoreOptions) -> Opened {
-    let mut builder = MicrosoftAzureBuilder::from_env()
+    let mut builder = MicrosoftAzureBuilder::from_env();
+    for (key, value) in keys(options) {
+        builder = builder.with_config(key, value);
+    }
+    builder = builder
         .with_container_name(place.bucket)
         .with_retry(no_retry())
         .with_client_options(client_options(options, place.endpoint));
@@ -125,6 +138,23 @@ fn azure(place: &Place<'_>, options: &StoreOptions) -> Opened {
         builder = builder.with_endpoint(endpoint.to_owned());
     }
     Ok(Arc::new(builder.build()?))
+}
+
+/// The variables that a builder knows.
+fn keys<K: FromStr>(options: &StoreOptions) -> impl Iterator<Item = (K, &str)> {
+    let variables = options.variables.iter();
+    variables.filter_map(|(name, value)| {
+        let key = name.to_ascii_lowercase().parse().ok()?;
+        Some((key, value.as_str()))
+    })
+}
+
+fn look_up(options: &StoreOptions, variable: &str) -> Option<String> {
+    let given = options.variables.iter().find(|(name, _)| name == variable);
+    match given {
+        Some((_, value)) => Some(value.clone()),
+        None => std::env::var(variable).ok(),
+    }
 }
 
 /// Plain HTTP only where the endpoint says so.

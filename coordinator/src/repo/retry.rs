@@ -33,6 +33,10 @@ impl Default for RetryPolicy {
     }
 }
 
+/// The verb of a put.
+pub(super) const WRITE: &str = "write";
+const NO_BUCKET: &str = "there is no such bucket; create it first";
+
 impl RetryPolicy {
     /// One try only.
     pub fn once() -> Self {
@@ -55,6 +59,9 @@ pub(super) fn is_transient(error: &StoreError) -> bool {
 
 fn source_is_transient(source: &(dyn Error + 'static)) -> bool {
     let mut transient = None;
+    if asks_instance(source) {
+        return false;
+    }
     for cause in chain(source) {
         if let Some(error) = cause.downcast_ref::<HttpError>() {
             transient = Some(error.kind() != HttpErrorKind::Decode);
@@ -68,6 +75,15 @@ fn source_is_transient(source: &(dyn Error + 'static)) -> bool {
         }
     }
     transient.unwrap_or(false)
+}
+
+/// Nobody answered where a cloud instance finds its credentials: there are none, and waiting brings none.
+fn asks_instance(source: &(dyn Error + 'static)) -> bool {
+    let unreachable = chain(source).any(|cause| {
+        let kind = cause.downcast_ref::<HttpError>().map(HttpError::kind);
+        matches!(kind, Some(HttpErrorKind::Connect | HttpErrorKind::Timeout))
+    });
+    unreachable && chain(source).any(|cause| cause.to_string().contains("//169.254.169.254/"))
 }
 
 fn io_is_transient(kind: io::ErrorKind) -> bool {
@@ -90,6 +106,12 @@ fn io_is_transient(kind: io::ErrorKind) -> bool {
 pub(super) fn meaning(error: StoreError, verb: &str, name: &str) -> RepoError {
     let doing = format!("{verb} {name}");
     match error {
+        // What is written need not be there before: it is the bucket that is not.
+        StoreError::NotFound { source, .. } if verb == WRITE => RepoError::StoreRefused {
+            doing,
+            advice: NO_BUCKET,
+            source,
+        },
         StoreError::NotFound { .. } => RepoError::ObjectMissing {
             name: name.to_owned(),
         },
@@ -124,7 +146,13 @@ fn generic(source: Cause, doing: String, name: &str) -> RepoError {
             source,
         };
     }
-    let advice = chain(source.as_ref()).find_map(refusal);
+    let advice = match asks_instance(source.as_ref()) {
+        true => Some(
+            "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where \
+             the instance has a role",
+        ),
+        false => chain(source.as_ref()).find_map(refusal),
+    };
     match advice {
         Some(advice) => RepoError::StoreRefused {
             doing,
@@ -153,7 +181,7 @@ fn refusal(cause: &(dyn Error + 'static)) -> Option<&'static str> {
         Some(400 | 401 | 403) => {
             Some("the request was not accepted; check credentials, region and endpoint")
         }
-        Some(404) => Some("there is no such bucket; create it first"),
+        Some(404) => Some(NO_BUCKET),
         Some(301 | 307) => Some("the bucket is in another region; set the region"),
         _ if text.contains("redirect without LOCATION") => {
             Some("the bucket is in another region; set the region")
@@ -233,6 +261,16 @@ mod tests {
             );
             assert!(matches!(error, RepoError::StoreRefused { .. }), "{code}");
         }
+        let nowhere = || StoreError::NotFound {
+            path: "x".into(),
+            source: "x".into(),
+        };
+        let (put, get) = (
+            meaning(nowhere(), WRITE, "x"),
+            meaning(nowhere(), "read", "x"),
+        );
+        assert!(matches!(put, RepoError::StoreRefused { .. }));
+        assert!(matches!(get, RepoError::ObjectMissing { .. }));
         let full = "Server returned non-2xx status code: 507 Insufficient Storage: x";
         assert!(matches!(
             meaning(said(full), "write", "x"),

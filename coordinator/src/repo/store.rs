@@ -8,7 +8,7 @@ use crate::repo::connect::{Directory, check_options, connect};
 use crate::repo::error::{RepoError, Result};
 use crate::repo::local::is_staged;
 use crate::repo::metrics::{Operation, StoreMetrics};
-use crate::repo::retry::{RetryPolicy, is_transient, meaning};
+use crate::repo::retry::{RetryPolicy, WRITE, is_transient, meaning};
 use crate::repo::url::StoreUrl;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -28,9 +28,11 @@ use std::time::{Duration, Instant};
 /// Most bytes of an object that [`Store::get`] brings into memory.
 pub const MAX_GET_BYTES: u64 = holdfast_format::pack::MAX_PACK_BYTES;
 
-/// How to reach a store. Credentials come from the environment alone.
-#[derive(Clone, Debug)]
+/// How to reach a store. Credentials come from variables alone, never from a URL.
+#[derive(Clone)]
 pub struct StoreOptions {
+    /// Variables such as `AWS_ACCESS_KEY_ID`, which win over those of the process.
+    pub variables: Vec<(String, String)>,
     /// Address of the service, such as `http://127.0.0.1:9000`; plain HTTP only if it says so.
     pub endpoint: Option<String>,
     /// Region of the bucket.
@@ -47,9 +49,21 @@ pub struct StoreOptions {
     pub metrics: Option<Metrics>,
 }
 
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions")
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .field("path_style", &self.path_style)
+            .field("request_limit", &self.request_limit)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
+            variables: Vec::new(),
             endpoint: None,
             region: None,
             path_style: None,
@@ -150,7 +164,7 @@ impl Store {
         let name = name.to_string();
         let path = Path::from(name.as_str());
         let length = bytes.len() as u64;
-        self.run(Operation::Put, "write", &name, || async {
+        self.run(Operation::Put, WRITE, &name, || async {
             let payload = PutPayload::from_bytes(bytes.clone());
             self.objects.put(&path, payload).await.map(|_| ())
         })
