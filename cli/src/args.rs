@@ -22,19 +22,50 @@ pub struct Cli {
 #[derive(Args, Debug, Clone)]
 pub struct Global {
     /// Repository to open in this process: a directory, or file://, s3://, gs://, az://
-    #[arg(long, short = 'r', env = "HOLDFAST_REPO", global = true, value_name = "URL", help_heading = "Where")]
+    #[arg(
+        long,
+        short = 'r',
+        env = "HOLDFAST_REPO",
+        global = true,
+        value_name = "URL",
+        help_heading = "Where"
+    )]
     pub repo: Option<String>,
     /// Coordinator to ask: http://HOST:PORT, https://HOST:PORT or unix:PATH
-    #[arg(long, env = "HOLDFAST_COORDINATOR", global = true, value_name = "URL", help_heading = "Where")]
+    #[arg(
+        long,
+        env = "HOLDFAST_COORDINATOR",
+        global = true,
+        value_name = "URL",
+        help_heading = "Where"
+    )]
     pub coordinator: Option<String>,
     /// Key file of the repository
-    #[arg(long, env = "HOLDFAST_KEY_FILE", global = true, value_name = "FILE", help_heading = "Where")]
+    #[arg(
+        long,
+        env = "HOLDFAST_KEY_FILE",
+        global = true,
+        value_name = "FILE",
+        help_heading = "Where"
+    )]
     pub key_file: Option<PathBuf>,
     /// File that holds the passphrase, in place of the key file
-    #[arg(long, env = "HOLDFAST_PASSPHRASE_FILE", global = true, value_name = "FILE", help_heading = "Where")]
+    #[arg(
+        long,
+        env = "HOLDFAST_PASSPHRASE_FILE",
+        global = true,
+        value_name = "FILE",
+        help_heading = "Where"
+    )]
     pub passphrase_file: Option<PathBuf>,
     /// Directory for catalog, index and caches
-    #[arg(long, env = "HOLDFAST_STATE_DIR", global = true, value_name = "DIR", help_heading = "Where")]
+    #[arg(
+        long,
+        env = "HOLDFAST_STATE_DIR",
+        global = true,
+        value_name = "DIR",
+        help_heading = "Where"
+    )]
     pub state_dir: Option<PathBuf>,
     /// Take the repository over from another coordinator (which must be gone for good)
     #[arg(long, global = true, help_heading = "Where")]
@@ -269,7 +300,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         t if t.ends_with('G') => (t[..t.len() - 1].to_owned(), 1 << 30),
         t => (t, 1),
     };
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a number of bytes, e.g. 10M"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a number of bytes, e.g. 10M"))?;
     let bytes = number * factor as f64;
     if bytes.is_finite() && bytes >= 1.0 && bytes < u64::MAX as f64 {
         Ok(bytes as u64)

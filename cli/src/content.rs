@@ -5,11 +5,10 @@
 
 use crate::failure::{Exit, Failure, Outcome};
 use bytes::Bytes;
-use holdfast_format::frame::verify_chunks;
+use holdfast_format::frame::{Frame, verify_chunks};
 use holdfast_format::id::{ChunkId, SnapshotId};
 use holdfast_format::path::escape;
 use holdfast_format::seal::{IdKey, Ids};
-use holdfast_format::wire;
 use holdfast_proto::v1::{self, entry_part::Part, fetch_reply, restore_client::RestoreClient};
 use std::collections::HashMap;
 use tonic::transport::Channel;
@@ -42,12 +41,19 @@ impl Reader {
     /// Opens a snapshot.
     pub async fn open(channel: Channel, snapshot: SnapshotId) -> Outcome<Self> {
         let mut client = RestoreClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let request = v1::OpenRequest { snapshot: snapshot.as_bytes().to_vec().into() };
+        let request = v1::OpenRequest {
+            snapshot: snapshot.as_bytes().to_vec().into(),
+        };
         let reply = client.open(request).await?.into_inner();
         let key = <[u8; 32]>::try_from(&reply.id_key[..])
             .map_err(|_| Failure::failed("the coordinator sent an id key of the wrong length"))?;
         let ids = IdKey::from_bytes(key).ids();
-        Ok(Self { client, snapshot, ids, info: reply.snapshot.unwrap_or_default() })
+        Ok(Self {
+            client,
+            snapshot,
+            ids,
+            info: reply.snapshot.unwrap_or_default(),
+        })
     }
 
     /// The entries at and below a path, in key order, given to `each` one at a time with this reader's
@@ -60,7 +66,11 @@ impl Reader {
             children_only: false,
         };
         let stream = self.client.entries(request).await?.into_inner();
-        Ok(Entries { stream, parts: Vec::new().into_iter(), damaged: Vec::new() })
+        Ok(Entries {
+            stream,
+            parts: Vec::new().into_iter(),
+            damaged: Vec::new(),
+        })
     }
 
     /// The bytes of these chunks. A damaged or missing chunk is `Exit::Damage`, named.
@@ -69,14 +79,20 @@ impl Reader {
         let mut found = HashMap::with_capacity(wanted.len());
         let request = v1::FetchRequest {
             snapshot: self.snapshot.as_bytes().to_vec().into(),
-            chunks: wanted.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect(),
+            chunks: wanted
+                .iter()
+                .map(|id| Bytes::copy_from_slice(id.as_bytes()))
+                .collect(),
         };
         let mut stream = self.client.fetch(request).await?.into_inner();
         while let Some(reply) = stream.message().await? {
             match reply.body {
                 Some(fetch_reply::Body::Frame(frame)) => {
-                    let frame = wire::frame(frame).map_err(|e| Failure::with(Exit::Damage, e.to_string()))?;
-                    let plain = frame.open().map_err(|e| Failure::with(Exit::Damage, e.to_string()))?;
+                    let frame = Frame::try_from(frame)
+                        .map_err(|e| Failure::with(Exit::Damage, e.to_string()))?;
+                    let plain = frame
+                        .open()
+                        .map_err(|e| Failure::with(Exit::Damage, e.to_string()))?;
                     verify_chunks(&self.ids, &frame, &plain)
                         .map_err(|e| Failure::with(Exit::Damage, e.to_string()))?;
                     let mut at = 0usize;
@@ -92,14 +108,22 @@ impl Reader {
                 Some(fetch_reply::Body::Damaged(damaged)) => {
                     return Err(Failure::with(
                         Exit::Damage,
-                        format!("{} ({}): {} chunks cannot be read", damaged.detail, damaged.reason, damaged.chunks.len()),
+                        format!(
+                            "{} ({}): {} chunks cannot be read",
+                            damaged.detail,
+                            damaged.reason,
+                            damaged.chunks.len()
+                        ),
                     ));
                 }
                 None => {}
             }
         }
         match wanted.iter().find(|id| !found.contains_key(*id)) {
-            Some(missing) => Err(Failure::with(Exit::Damage, format!("chunk {missing} was not sent"))),
+            Some(missing) => Err(Failure::with(
+                Exit::Damage,
+                format!("chunk {missing} was not sent"),
+            )),
             None => Ok(found),
         }
     }
@@ -110,7 +134,9 @@ impl Reader {
         file: &FullEntry,
         mut each: impl FnMut(Result<&[u8], u64>) -> std::io::Result<()>,
     ) -> Outcome<()> {
-        if let Some(v1::content::Body::Inline(bytes)) = file.entry.content.as_ref().and_then(|c| c.body.as_ref()) {
+        if let Some(v1::content::Body::Inline(bytes)) =
+            file.entry.content.as_ref().and_then(|c| c.body.as_ref())
+        {
             return Ok(each(Ok(bytes))?);
         }
         let mut rest = &file.extents[..];
@@ -127,7 +153,11 @@ impl Reader {
                 .count();
             let (window, after) = rest.split_at(count);
             let ids = chunk_ids(window)?;
-            let chunks = if ids.is_empty() { HashMap::new() } else { self.fetch(ids).await? };
+            let chunks = if ids.is_empty() {
+                HashMap::new()
+            } else {
+                self.fetch(ids).await?
+            };
             for extent in window {
                 if extent.chunk.is_empty() {
                     each(Err(extent.length))?;
@@ -136,7 +166,12 @@ impl Reader {
                 let id = chunk_id(extent)?;
                 match chunks.get(&id) {
                     Some(bytes) if bytes.len() as u64 == extent.length => each(Ok(bytes))?,
-                    _ => return Err(Failure::with(Exit::Damage, format!("chunk {id} has another length than its entry says"))),
+                    _ => {
+                        return Err(Failure::with(
+                            Exit::Damage,
+                            format!("chunk {id} has another length than its entry says"),
+                        ));
+                    }
                 }
             }
             rest = after;
@@ -163,7 +198,11 @@ fn chunk_id(extent: &v1::Extent) -> Outcome<ChunkId> {
 }
 
 fn chunk_ids(extents: &[v1::Extent]) -> Outcome<Vec<ChunkId>> {
-    extents.iter().filter(|e| !e.chunk.is_empty()).map(chunk_id).collect()
+    extents
+        .iter()
+        .filter(|e| !e.chunk.is_empty())
+        .map(chunk_id)
+        .collect()
 }
 
 /// A stream of entries.
@@ -218,7 +257,13 @@ impl Entries {
         if holds_bytes(&entry, &extents) {
             Ok(Some(FullEntry { entry, extents }))
         } else {
-            Err(Failure::with(Exit::Damage, format!("{}: the list of its chunks cannot be read", escape(&entry.path))))
+            Err(Failure::with(
+                Exit::Damage,
+                format!(
+                    "{}: the list of its chunks cannot be read",
+                    escape(&entry.path)
+                ),
+            ))
         }
     }
 
@@ -228,7 +273,13 @@ impl Entries {
             None => Ok(()),
             Some(first) => Err(Failure::with(
                 Exit::Damage,
-                format!("{} places of the tree cannot be read, first {}: {} ({})", self.damaged.len(), escape(&first.path), first.detail, first.reason),
+                format!(
+                    "{} places of the tree cannot be read, first {}: {} ({})",
+                    self.damaged.len(),
+                    escape(&first.path),
+                    first.detail,
+                    first.reason
+                ),
             )),
         }
     }
@@ -243,6 +294,8 @@ fn holds_bytes(entry: &v1::Entry, extents: &[v1::Extent]) -> bool {
         Some(v1::content::Body::Inline(bytes)) => bytes.len() as u64,
         _ => 0,
     };
-    let extents = extents.iter().try_fold(0u64, |sum, e| sum.checked_add(e.length));
+    let extents = extents
+        .iter()
+        .try_fold(0u64, |sum, e| sum.checked_add(e.length));
     extents.and_then(|e| e.checked_add(inline)) == Some(entry.size)
 }

@@ -18,17 +18,26 @@ pub type Outcome<T> = Result<T, Failure>;
 impl Failure {
     /// Exit 1.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Failed, message: message.into() }
+        Self {
+            exit: Exit::Failed,
+            message: message.into(),
+        }
     }
 
     /// Exit 2.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, message: message.into() }
+        Self {
+            exit: Exit::Usage,
+            message: message.into(),
+        }
     }
 
     /// Another exit code.
     pub fn with(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self {
+            exit,
+            message: message.into(),
+        }
     }
 
     /// The failure of an error with its chain of causes.
@@ -54,7 +63,10 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 /// The stable reason a status carries; empty where it has none.
 pub fn reason_of(status: &tonic::Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+    status
+        .get_details_error_info()
+        .map(|info| info.reason)
+        .unwrap_or_default()
 }
 
 /// The exit code of a stable reason.
@@ -64,7 +76,8 @@ pub fn exit_of(reason: &str) -> Exit {
         "RepositoryOwned" | "ClaimLost" => Exit::Owned,
         "WrongKey" => Exit::WrongKey,
         "NotAllowed" => Exit::NotAllowed,
-        "DamageFound" | "PackDamaged" | "PackMissing" | "ChunkMissing" | "FrameDamaged" | "ObjectDamaged" => Exit::Damage,
+        "DamageFound" | "PackDamaged" | "PackMissing" | "ChunkMissing" | "FrameDamaged"
+        | "ObjectDamaged" => Exit::Damage,
         "VolumeNameTaken" | "VolumeBusy" | "Refused" | "TargetNotEmpty" => Exit::Refused,
         "Cancelled" => Exit::Interrupted,
         _ => Exit::Failed,
@@ -79,7 +92,9 @@ impl From<tonic::Status> for Failure {
             reason => exit_of(reason),
         };
         let message = match (status.code(), reason.as_str()) {
-            (tonic::Code::Unavailable, "") => format!("the coordinator cannot be reached: {}", chain(&status)),
+            (tonic::Code::Unavailable, "") => {
+                format!("the coordinator cannot be reached: {}", chain(&status))
+            }
             (_, "") => status.message().to_owned(),
             (_, reason) => format!("{} ({reason})", status.message()),
         };

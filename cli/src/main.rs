@@ -8,6 +8,7 @@ mod failure;
 mod output;
 mod progress;
 mod selector;
+mod signals;
 mod tar;
 
 use clap::Parser;
@@ -20,7 +21,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let asked = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
             return if asked { Exit::Done } else { Exit::Usage }.into();
         }
     };

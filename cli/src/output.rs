@@ -28,12 +28,20 @@ struct Row {
 impl Table {
     /// A table with these headings; those from `wide_from` on are shown by `-o wide` only.
     pub fn new(headings: &'static [&'static str], wide_from: usize) -> Self {
-        Self { headings, wide_from, rows: Vec::new() }
+        Self {
+            headings,
+            wide_from,
+            rows: Vec::new(),
+        }
     }
 
     /// One more row: its cells, what `-o name` prints of it, and what json and yaml print of it.
     pub fn push(&mut self, cells: Vec<String>, name: impl Into<String>, document: Value) {
-        self.rows.push(Row { cells, name: name.into(), document });
+        self.rows.push(Row {
+            cells,
+            name: name.into(),
+            document,
+        });
     }
 
     /// Prints it; `empty` is what a person reads (on standard error) where there is no row.
@@ -41,23 +49,35 @@ impl Table {
         let mut out = std::io::stdout().lock();
         match format {
             Format::Json | Format::Yaml => {
-                return document(format, &Value::Array(self.rows.into_iter().map(|r| r.document).collect()));
+                return document(
+                    format,
+                    &Value::Array(self.rows.into_iter().map(|r| r.document).collect()),
+                );
             }
-            Format::Name => self.rows.iter().try_for_each(|row| writeln!(out, "{}", row.name))?,
+            Format::Name => self
+                .rows
+                .iter()
+                .try_for_each(|row| writeln!(out, "{}", row.name))?,
             Format::Table | Format::Wide => {
                 if self.rows.is_empty() {
                     eprintln!("{empty}");
                     return Ok(());
                 }
-                let columns = if format == Format::Wide { self.headings.len() } else { self.wide_from };
-                let mut widths: Vec<usize> = self.headings[..columns].iter().map(|h| h.len()).collect();
+                let columns = if format == Format::Wide {
+                    self.headings.len()
+                } else {
+                    self.wide_from
+                };
+                let mut widths: Vec<usize> =
+                    self.headings[..columns].iter().map(|h| h.len()).collect();
                 for row in &self.rows {
                     for (width, cell) in widths.iter_mut().zip(&row.cells) {
                         *width = (*width).max(cell.chars().count());
                     }
                 }
                 let headings: Vec<String> = self.headings.iter().map(|h| (*h).to_owned()).collect();
-                let bold = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+                let bold =
+                    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
                 let line = line_of(&headings, &widths);
                 if bold {
                     writeln!(out, "\x1b[1m{line}\x1b[0m")?;
@@ -86,10 +106,12 @@ fn line_of(cells: &[String], widths: &[usize]) -> String {
 pub fn document(format: Format, value: &Value) -> Outcome<()> {
     let mut out = std::io::stdout().lock();
     if format == Format::Yaml {
-        let text = serde_norway::to_string(value).map_err(|e| Failure::because("cannot print yaml", &e))?;
+        let text = serde_norway::to_string(value)
+            .map_err(|e| Failure::because("cannot print yaml", &e))?;
         out.write_all(text.as_bytes())?;
     } else {
-        let text = serde_json::to_string_pretty(value).map_err(|e| Failure::because("cannot print json", &e))?;
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|e| Failure::because("cannot print json", &e))?;
         writeln!(out, "{text}")?;
     }
     Ok(())
@@ -117,12 +139,18 @@ pub fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// A time for people and programs: RFC 3339 UTC, whole seconds.
 pub fn time(ns: i64) -> String {
-    DateTime::from_timestamp_nanos(ns).format("%Y-%m-%dT%H:%M:%SZ").to_string()
+    DateTime::from_timestamp_nanos(ns)
+        .format("%Y-%m-%dT%H:%M:%SZ")
+        .to_string()
 }
 
 /// A snapshot as a document.
@@ -218,7 +246,12 @@ pub fn entry(entry: &v1::Entry) -> Value {
     map.insert("mode".into(), format!("{:04o}", entry.mode).into());
     map.insert("uid".into(), entry.uid.into());
     map.insert("gid".into(), entry.gid.into());
-    map.insert("mtime".into(), DateTime::from_timestamp_nanos(entry.mtime_ns).to_rfc3339().into());
+    map.insert(
+        "mtime".into(),
+        DateTime::from_timestamp_nanos(entry.mtime_ns)
+            .to_rfc3339()
+            .into(),
+    );
     map.insert("size".into(), entry.size.into());
     if !entry.target.is_empty() {
         put_bytes(&mut map, "target", &entry.target);
@@ -230,7 +263,14 @@ pub fn entry(entry: &v1::Entry) -> Value {
         map.insert("rdev".into(), entry.rdev.into());
     }
     if !entry.xattrs.is_empty() {
-        map.insert("xattrs".into(), entry.xattrs.iter().map(|x| Value::from(escape(&x.name))).collect());
+        map.insert(
+            "xattrs".into(),
+            entry
+                .xattrs
+                .iter()
+                .map(|x| Value::from(escape(&x.name)))
+                .collect(),
+        );
     }
     Value::Object(map)
 }

@@ -57,7 +57,11 @@ impl Progress {
                 if last.elapsed() >= LINE_EVERY {
                     *last = Instant::now();
                     let seconds = start.elapsed().as_secs().max(1);
-                    let of = if total_bytes > 0 { format!(" of {}", bytes(total_bytes)) } else { String::new() };
+                    let of = if total_bytes > 0 {
+                        format!(" of {}", bytes(total_bytes))
+                    } else {
+                        String::new()
+                    };
                     eprintln!(
                         "{}: {files} files, {}{of}, {}/s",
                         self.what,
@@ -66,6 +70,13 @@ impl Progress {
                     );
                 }
             }
+        }
+    }
+
+    /// Objects done so far, where bytes are not known.
+    pub fn count(&self, objects: u64) {
+        if let Shown::Bar(bar) = &self.shown {
+            bar.set_message(format!("{objects} objects"));
         }
     }
 
@@ -89,7 +100,9 @@ fn spinner() -> ProgressStyle {
 }
 
 fn full_bar() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {msg} eta {eta}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
+    ProgressStyle::with_template(
+        "{prefix} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {msg} eta {eta}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
+    .progress_chars("=> ")
 }

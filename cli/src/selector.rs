@@ -39,7 +39,10 @@ impl Selection {
             None => (text, ""),
         };
         let path = RelPath::new(path).map_err(|e| Failure::usage(format!("{text}: {e}")))?;
-        Ok(Self { snapshot: Selector::parse(snapshot)?, path })
+        Ok(Self {
+            snapshot: Selector::parse(snapshot)?,
+            path,
+        })
     }
 }
 
@@ -114,10 +117,18 @@ pub fn id_of(snapshot: &v1::SnapshotInfo) -> Option<SnapshotId> {
 
 /// RFC 3339, or a date, which means its last nanosecond; UTC. Nanoseconds since the epoch.
 fn parse_time(text: &str) -> Outcome<i64> {
-    let wrong = || Failure::usage(format!("{text:?} is no time: use RFC 3339 (2026-11-21T10:00:00Z) or a date (2026-11-21), UTC"));
+    let wrong = || {
+        Failure::usage(format!(
+            "{text:?} is no time: use RFC 3339 (2026-11-21T10:00:00Z) or a date (2026-11-21), UTC"
+        ))
+    };
     let time = match text.parse::<NaiveDate>() {
-        Ok(date) => date.and_time(NaiveTime::from_hms_nano_opt(23, 59, 59, 999_999_999).ok_or_else(wrong)?).and_utc(),
-        Err(_) => DateTime::parse_from_rfc3339(text).map_err(|_| wrong())?.to_utc(),
+        Ok(date) => date
+            .and_time(NaiveTime::from_hms_nano_opt(23, 59, 59, 999_999_999).ok_or_else(wrong)?)
+            .and_utc(),
+        Err(_) => DateTime::parse_from_rfc3339(text)
+            .map_err(|_| wrong())?
+            .to_utc(),
     };
     time.timestamp_nanos_opt().ok_or_else(wrong)
 }
@@ -129,7 +140,10 @@ mod tests {
     fn snapshot(first: u8, volume: &str, at: i64) -> v1::SnapshotInfo {
         v1::SnapshotInfo {
             id: vec![first; 32].into(),
-            facts: Some(v1::VolumeFacts { name: volume.into(), ..Default::default() }),
+            facts: Some(v1::VolumeFacts {
+                name: volume.into(),
+                ..Default::default()
+            }),
             received_ns: at,
             ..Default::default()
         }
@@ -139,19 +153,32 @@ mod tests {
     fn a_path_follows_the_first_colon_slash() {
         let s = Selection::parse("web@2026-11-21T10:00:00Z:/etc/a:/b").unwrap();
         assert_eq!(s.path.as_bytes(), b"etc/a:/b");
-        assert!(matches!(s.snapshot, Selector::At(_, 1_795_255_200_000_000_000)));
+        assert!(matches!(
+            s.snapshot,
+            Selector::At(_, 1_795_255_200_000_000_000)
+        ));
         assert!(Selection::parse("latest:/").unwrap().path.is_root());
         assert!(Selection::parse("latest:/a/../b").is_err());
     }
 
     #[test]
     fn newest_at_or_before() {
-        let all = [snapshot(0xa1, "web", 10), snapshot(0xa2, "web", 20), snapshot(0xb1, "db", 15)];
-        let pick = |text: &str| Selection::parse(text).and_then(|s| s.snapshot.resolve(&all).map(|s| s.id[0]));
+        let all = [
+            snapshot(0xa1, "web", 10),
+            snapshot(0xa2, "web", 20),
+            snapshot(0xb1, "db", 15),
+        ];
+        let pick = |text: &str| {
+            Selection::parse(text).and_then(|s| s.snapshot.resolve(&all).map(|s| s.id[0]))
+        };
         assert_eq!(pick("web@latest").unwrap(), 0xa2);
         assert_eq!(pick("a1a1").unwrap(), 0xa1);
         let several = pick("latest").unwrap_err();
-        assert!(several.message.contains("db@latest, web@latest"), "{}", several.message);
+        assert!(
+            several.message.contains("db@latest, web@latest"),
+            "{}",
+            several.message
+        );
         assert_eq!(pick("web@1970-01-01").unwrap(), 0xa2);
         assert!(pick("web@1969-01-01").is_err());
         assert!(pick("nope").is_err());

@@ -47,7 +47,11 @@ const BLOCK: usize = 512;
 impl<W: Write> TarWriter<W> {
     /// An archive on this output.
     pub fn new(out: W) -> Self {
-        Self { out, left: 0, padding: 0 }
+        Self {
+            out,
+            left: 0,
+            padding: 0,
+        }
     }
 
     /// Starts a member; exactly `size` bytes must follow through `data`.
@@ -55,7 +59,18 @@ impl<W: Write> TarWriter<W> {
         self.end_member()?;
         let records = pax_records(header);
         if !records.is_empty() {
-            let block = ustar(b'x', b"PaxHeaders/entry", 0o644, 0, 0, records.len() as u64, 0, b"", 0, 0);
+            let block = ustar(
+                b'x',
+                b"PaxHeaders/entry",
+                0o644,
+                0,
+                0,
+                records.len() as u64,
+                0,
+                b"",
+                0,
+                0,
+            );
             self.out.write_all(&block)?;
             self.out.write_all(&records)?;
             self.pad(records.len() as u64)?;
@@ -71,8 +86,16 @@ impl<W: Write> TarWriter<W> {
         };
         let seconds = header.mtime_ns.div_euclid(1_000_000_000).max(0) as u64;
         let block = ustar(
-            letter, header.path, header.mode, header.uid, header.gid, header.size, seconds, header.link,
-            header.major, header.minor,
+            letter,
+            header.path,
+            header.mode,
+            header.uid,
+            header.gid,
+            header.size,
+            seconds,
+            header.link,
+            header.major,
+            header.minor,
         );
         self.out.write_all(&block)?;
         self.left = header.size;
@@ -110,7 +133,9 @@ impl<W: Write> TarWriter<W> {
 
     fn end_member(&mut self) -> io::Result<()> {
         if self.left != 0 {
-            return Err(io::Error::other("fewer bytes than the member's header promised"));
+            return Err(io::Error::other(
+                "fewer bytes than the member's header promised",
+            ));
         }
         let padding = std::mem::take(&mut self.padding);
         self.out.write_all(&[0; BLOCK][..padding])
@@ -139,7 +164,9 @@ fn pax_records(header: &Header<'_>) -> Vec<u8> {
             record(&mut records, key, id.to_string().as_bytes());
         }
     }
-    if header.mtime_ns % 1_000_000_000 != 0 || !(0..=0o77_777_777_777).contains(&(header.mtime_ns / 1_000_000_000)) {
+    if header.mtime_ns % 1_000_000_000 != 0
+        || !(0..=0o77_777_777_777).contains(&(header.mtime_ns / 1_000_000_000))
+    {
         let sign = if header.mtime_ns < 0 { "-" } else { "" };
         let ns = header.mtime_ns.unsigned_abs();
         let text = format!("{sign}{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
@@ -182,7 +209,11 @@ fn ustar(
 ) -> [u8; BLOCK] {
     let mut block = [0u8; BLOCK];
     let cut = |bytes: &'_ [u8]| -> Vec<u8> {
-        bytes.iter().take(100).map(|b| if b.is_ascii() { *b } else { b'_' }).collect()
+        bytes
+            .iter()
+            .take(100)
+            .map(|b| if b.is_ascii() { *b } else { b'_' })
+            .collect()
     };
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &cut(path));
@@ -217,32 +248,78 @@ mod tests {
         let long = vec![b'n'; 300];
         let mut tar = TarWriter::new(Vec::new());
         let base = Header {
-            member: Member::File, path: b"a", mode: 0o640, uid: 3_000_000, gid: 7, mtime_ns: 1_500_000_000, size: 3,
-            link: b"", major: 0, minor: 0, xattrs: vec![(b"user.k", b"v\n=\xff")],
+            member: Member::File,
+            path: b"a",
+            mode: 0o640,
+            uid: 3_000_000,
+            gid: 7,
+            mtime_ns: 1_500_000_000,
+            size: 3,
+            link: b"",
+            major: 0,
+            minor: 0,
+            xattrs: vec![(b"user.k", b"v\n=\xff")],
         };
         tar.member(&base).unwrap();
         tar.data(b"abc").unwrap();
-        tar.member(&Header { path: &long, size: 1000, xattrs: vec![], mtime_ns: -1, ..base.clone() }).unwrap();
+        tar.member(&Header {
+            path: &long,
+            size: 1000,
+            xattrs: vec![],
+            mtime_ns: -1,
+            ..base.clone()
+        })
+        .unwrap();
         tar.zeros(1000).unwrap();
-        tar.member(&Header { member: Member::Symlink, path: "ü".as_bytes(), size: 0, link: b"t", xattrs: vec![], ..base.clone() }).unwrap();
+        tar.member(&Header {
+            member: Member::Symlink,
+            path: "ü".as_bytes(),
+            size: 0,
+            link: b"t",
+            xattrs: vec![],
+            ..base.clone()
+        })
+        .unwrap();
         let bytes = tar.finish().unwrap();
         let script = "import sys,tarfile,io\nt=tarfile.open(fileobj=io.BytesIO(sys.stdin.buffer.read()),errors='surrogateescape')\n\
              for m in t: print(m.name[:3],m.size,m.uid,m.mtime,m.linkname,m.isfile(),repr(m.pax_headers.get('SCHILY.xattr.user.k')))\n";
-        let mut child = Command::new("python3").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(&bytes).unwrap();
         let out = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
         let lines: Vec<_> = out.lines().collect();
         assert_eq!(lines[0], "a 3 3000000 1.5  True 'v\\n=\\udcff'");
-        assert!(lines[1].starts_with("nnn 1000 3000000 -1e-09"), "{}", lines[1]);
-        assert!(lines[2].starts_with("ü 0 3000000 1.5 t False"), "{}", lines[2]);
+        assert!(
+            lines[1].starts_with("nnn 1000 3000000 -1e-09"),
+            "{}",
+            lines[1]
+        );
+        assert!(
+            lines[2].starts_with("ü 0 3000000 1.5 t False"),
+            "{}",
+            lines[2]
+        );
     }
 
     #[test]
     fn promised_sizes_are_kept() {
         let mut tar = TarWriter::new(Vec::new());
         let header = Header {
-            member: Member::File, path: b"a", mode: 0, uid: 0, gid: 0, mtime_ns: 0, size: 3, link: b"", major: 0,
-            minor: 0, xattrs: vec![],
+            member: Member::File,
+            path: b"a",
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime_ns: 0,
+            size: 3,
+            link: b"",
+            major: 0,
+            minor: 0,
+            xattrs: vec![],
         };
         tar.member(&header).unwrap();
         assert!(tar.data(b"abcd").is_err());

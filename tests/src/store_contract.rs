@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use holdfast_coordinator::repo::{RepoError, Store};
-use holdfast_format::id::{CatalogId, DomainId, MarkId, PackId, RepositoryId, SnapshotId, VolumeId};
+use holdfast_format::id::{
+    CatalogId, DomainId, MarkId, PackId, RepositoryId, SnapshotId, VolumeId,
+};
 use holdfast_format::names::ObjectName;
 use std::collections::BTreeSet;
 
@@ -12,7 +14,11 @@ use std::collections::BTreeSet;
 /// # Panics
 /// With the promise that the store does not keep.
 pub async fn store_contract(store: &Store) {
-    assert_eq!(names(store, "").await, BTreeSet::new(), "the store is not empty");
+    assert_eq!(
+        names(store, "").await,
+        BTreeSet::new(),
+        "the store is not empty"
+    );
     names_of_every_kind(store).await;
     whole_objects(store).await;
     bounded_reads(store).await;
@@ -20,7 +26,11 @@ pub async fn store_contract(store: &Store) {
     repeated_puts(store).await;
     lists_after_writes(store).await;
     puts_side_by_side(store).await;
-    assert_eq!(names(store, "").await, BTreeSet::new(), "something was left behind");
+    assert_eq!(
+        names(store, "").await,
+        BTreeSet::new(),
+        "something was left behind"
+    );
 }
 
 fn pack(number: u32) -> ObjectName {
@@ -117,7 +127,10 @@ async fn whole_objects(store: &Store) {
         let (name, bytes) = (pack(number as u32), noise(length));
         put(store, &name, bytes.clone()).await;
         assert_eq!(store.size(&name).await.expect("a size"), length as u64);
-        assert!(get(store, &name).await == bytes, "{length} bytes come back changed");
+        assert!(
+            get(store, &name).await == bytes,
+            "{length} bytes come back changed"
+        );
         delete(store, &name).await;
     }
 }
@@ -126,7 +139,15 @@ async fn bounded_reads(store: &Store) {
     let (name, bytes) = (pack(1), noise(2 << 20));
     let end = bytes.len() as u64;
     put(store, &name, bytes.clone()).await;
-    for range in [0..1, 0..end, 5..4096, end - 1..end, end - 72..end, 1 << 20..end, 7..7] {
+    for range in [
+        0..1,
+        0..end,
+        5..4096,
+        end - 1..end,
+        end - 72..end,
+        1 << 20..end,
+        7..7,
+    ] {
         let read = store.get_range(&name, range.clone()).await;
         let read = read.unwrap_or_else(|error| panic!("range {range:?}: {error:?}"));
         let expected = bytes.slice(range.start as usize..range.end as usize);
@@ -136,11 +157,17 @@ async fn bounded_reads(store: &Store) {
     for range in [0..end + 1, end - 1..end + 1, end..end + 1, end + 5..end + 9] {
         match store.get_range(&name, range.clone()).await {
             Err(RepoError::ObjectTruncated { found, .. }) => assert_eq!(found, end),
-            other => panic!("range {range:?} past the end: {:?}", other.map(|bytes| bytes.len())),
+            other => panic!(
+                "range {range:?} past the end: {:?}",
+                other.map(|bytes| bytes.len())
+            ),
         }
     }
     let limited = store.get_limited(&name, end - 1).await;
-    assert!(limited.is_err_and(|error| error.is_damage()), "a limit is not kept");
+    assert!(
+        limited.is_err_and(|error| error.is_damage()),
+        "a limit is not kept"
+    );
     delete(store, &name).await;
 }
 
@@ -163,7 +190,10 @@ async fn repeated_puts(store: &Store) {
     assert_eq!(names(store, "packs/").await.len(), 1);
     delete(store, &name).await;
     put(store, &name, bytes.clone()).await;
-    assert!(get(store, &name).await == bytes, "a deleted name cannot be used again");
+    assert!(
+        get(store, &name).await == bytes,
+        "a deleted name cannot be used again"
+    );
     delete(store, &name).await;
 }
 
@@ -173,13 +203,21 @@ async fn lists_after_writes(store: &Store) {
         let name = pack(number);
         put(store, &name, noise(10)).await;
         expected.insert(name.to_string());
-        assert_eq!(names(store, "packs/").await, expected, "a put is not listed at once");
+        assert_eq!(
+            names(store, "packs/").await,
+            expected,
+            "a put is not listed at once"
+        );
     }
     for number in 0..40 {
         let name = pack(number);
         delete(store, &name).await;
         expected.remove(&name.to_string());
-        assert_eq!(names(store, "packs/").await, expected, "a delete is listed still");
+        assert_eq!(
+            names(store, "packs/").await,
+            expected,
+            "a delete is listed still"
+        );
     }
 }
 

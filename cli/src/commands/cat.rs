@@ -21,11 +21,17 @@ pub async fn run(global: &Global, options: Cat) -> Outcome<()> {
         Some(file) => file,
         None => {
             entries.damage()?;
-            return Err(Failure::failed(format!("{}: no such path in this snapshot", selection.path)));
+            return Err(Failure::failed(format!(
+                "{}: no such path in this snapshot",
+                selection.path
+            )));
         }
     };
     if file.entry.kind != v1::Kind::File as i32 {
-        return Err(Failure::failed(format!("{}: not a regular file; use `holdfast restore` or `dump`", selection.path)));
+        return Err(Failure::failed(format!(
+            "{}: not a regular file; use `holdfast restore` or `dump`",
+            selection.path
+        )));
     }
     drop(entries);
     let mut out = std::io::stdout().lock();

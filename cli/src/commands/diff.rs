@@ -26,7 +26,12 @@ pub async fn run(global: &Global, options: Diff) -> Outcome<()> {
     let mut items = Items::new(global.output);
     while let Some(reply) = stream.message().await? {
         for item in &reply.items {
-            let path = item.to.as_ref().or(item.from.as_ref()).map(|e| e.path.clone()).unwrap_or_default();
+            let path = item
+                .to
+                .as_ref()
+                .or(item.from.as_ref())
+                .map(|e| e.path.clone())
+                .unwrap_or_default();
             match global.output {
                 Format::Json | Format::Yaml => {
                     let side = |e: &Option<v1::Entry>| e.as_ref().map(output::entry);
@@ -37,7 +42,11 @@ pub async fn run(global: &Global, options: Diff) -> Outcome<()> {
                     out.write_all(b"\n")?;
                 }
                 Format::Table | Format::Wide => {
-                    let shown = if path.is_empty() { ".".into() } else { escape(&path) };
+                    let shown = if path.is_empty() {
+                        ".".into()
+                    } else {
+                        escape(&path)
+                    };
                     writeln!(out, "{} {shown}", letter(item))?;
                 }
             }
@@ -51,7 +60,8 @@ pub async fn run(global: &Global, options: Diff) -> Outcome<()> {
 }
 
 fn content_differs(from: &v1::Entry, to: &v1::Entry) -> bool {
-    (from.kind, from.size, &from.target, from.rdev, &from.content) != (to.kind, to.size, &to.target, to.rdev, &to.content)
+    (from.kind, from.size, &from.target, from.rdev, &from.content)
+        != (to.kind, to.size, &to.target, to.rdev, &to.content)
 }
 
 fn word(item: &v1::DiffItem) -> &'static str {

@@ -14,7 +14,9 @@ use std::io::{BufWriter, IsTerminal, Write};
 /// Writes it; memory does not grow with the snapshot. Sockets are left out (tar has none) and said.
 pub async fn run(global: &Global, options: Dump) -> Outcome<()> {
     if std::io::stdout().is_terminal() {
-        return Err(Failure::usage("standard output is a terminal: redirect the archive to a file or a pipe"));
+        return Err(Failure::usage(
+            "standard output is a terminal: redirect the archive to a file or a pipe",
+        ));
     }
     let connected = connect::open(global, Access::Read).await?;
     let (_, id, selection) = select(&connected.channel, &options.snapshot).await?;
@@ -26,7 +28,10 @@ pub async fn run(global: &Global, options: Dump) -> Outcome<()> {
         found = true;
         if file.entry.kind() == Kind::Socket {
             if !global.quiet {
-                eprintln!("left out: {}: a socket cannot be archived", escape(&file.entry.path));
+                eprintln!(
+                    "left out: {}: a socket cannot be archived",
+                    escape(&file.entry.path)
+                );
             }
             continue;
         }
@@ -34,7 +39,10 @@ pub async fn run(global: &Global, options: Dump) -> Outcome<()> {
     }
     if !found {
         entries.damage()?;
-        return Err(Failure::failed(format!("{}: no such path in this snapshot", selection.path)));
+        return Err(Failure::failed(format!(
+            "{}: no such path in this snapshot",
+            selection.path
+        )));
     }
     tar.finish()?;
     let damage = entries.damage();
@@ -52,7 +60,11 @@ async fn member<W: Write>(
     // A link to a name outside the dumped subtree would point at nothing: it is archived as a file.
     let linked = !entry.hardlink.is_empty()
         && RelPath::new(entry.hardlink.to_vec()).is_ok_and(|canonical| canonical.is_within(within));
-    let mut path = if entry.path.is_empty() { b"./".to_vec() } else { [&b"./"[..], &entry.path].concat() };
+    let mut path = if entry.path.is_empty() {
+        b"./".to_vec()
+    } else {
+        [&b"./"[..], &entry.path].concat()
+    };
     if entry.kind() == Kind::Directory && !path.ends_with(b"/") {
         path.push(b'/');
     }
@@ -78,7 +90,11 @@ async fn member<W: Write>(
         uid: entry.uid,
         gid: entry.gid,
         mtime_ns: entry.mtime_ns,
-        size: if member == Member::File { entry.size } else { 0 },
+        size: if member == Member::File {
+            entry.size
+        } else {
+            0
+        },
         link,
         major: major(entry.rdev),
         minor: minor(entry.rdev),
@@ -104,4 +120,3 @@ fn major(rdev: u64) -> u32 {
 fn minor(rdev: u64) -> u32 {
     ((rdev & 0xff) | (rdev >> 12 & !0xff)) as u32
 }
-

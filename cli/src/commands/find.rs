@@ -25,7 +25,11 @@ pub async fn run(global: &Global, options: Find) -> Outcome<()> {
     while let Some(reply) = stream.message().await? {
         if let Some(info) = &reply.info {
             let volume = info.facts.clone().unwrap_or_default().name;
-            heading = format!("{}  {volume}  {}", &hex(&info.id)[..12.min(info.id.len() * 2)], time(info.received_ns));
+            heading = format!(
+                "{}  {volume}  {}",
+                &hex(&info.id)[..12.min(info.id.len() * 2)],
+                time(info.received_ns)
+            );
         }
         for entry in &reply.entries {
             found = true;

@@ -12,12 +12,22 @@ pub async fn run(global: &Global, options: Forget) -> Outcome<()> {
     let connected = connect::open(global, Access::Write).await?;
     let (info, id, selection) = select(&connected.channel, &options.snapshot).await?;
     if !selection.path.is_root() {
-        return Err(Failure::usage("a snapshot is forgotten whole: leave the path out"));
+        return Err(Failure::usage(
+            "a snapshot is forgotten whole: leave the path out",
+        ));
     }
-    admin(&connected.channel).forget(v1::ForgetRequest { snapshot: id.as_bytes().to_vec().into() }).await?;
+    admin(&connected.channel)
+        .forget(v1::ForgetRequest {
+            snapshot: id.as_bytes().to_vec().into(),
+        })
+        .await?;
     if !global.quiet {
         let name = info.facts.unwrap_or_default().name;
-        println!("forgot {} of {name}, {}", id.short(), time(info.received_ns));
+        println!(
+            "forgot {} of {name}, {}",
+            id.short(),
+            time(info.received_ns)
+        );
     }
     connected.close().await;
     Ok(())

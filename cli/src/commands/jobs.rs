@@ -21,7 +21,10 @@ pub async fn run(global: &Global, options: Jobs) -> Outcome<()> {
         let job = parse(&job)?;
         watch(channel, job, global.quiet).await.map(|_| ())
     } else if let Some(job) = options.cancel {
-        let info = admin(channel).cancel_job(v1::CancelJobRequest { job: parse(&job)? }).await?.into_inner();
+        let info = admin(channel)
+            .cancel_job(v1::CancelJobRequest { job: parse(&job)? })
+            .await?
+            .into_inner();
         if !global.quiet {
             println!("{} {}", hex(&info.id), state_word(&info));
         }
@@ -39,8 +42,17 @@ fn parse(text: &str) -> Outcome<Bytes> {
 }
 
 async fn list(global: &Global, channel: &Channel) -> Outcome<()> {
-    let jobs = admin(channel).jobs(v1::JobsRequest {}).await?.into_inner().jobs;
-    let mut table = Table::new(&["JOB", "WHAT", "VOLUME", "STATE", "CREATED", "DONE", "NODE", "REASON"], 6);
+    let jobs = admin(channel)
+        .jobs(v1::JobsRequest {})
+        .await?
+        .into_inner()
+        .jobs;
+    let mut table = Table::new(
+        &[
+            "JOB", "WHAT", "VOLUME", "STATE", "CREATED", "DONE", "NODE", "REASON",
+        ],
+        6,
+    );
     for job in jobs {
         let last = job.last.clone().unwrap_or_default();
         let id = hex(&job.id);
@@ -51,8 +63,14 @@ async fn list(global: &Global, channel: &Channel) -> Outcome<()> {
             "detail": last.detail, "snapshot": hex(&last.snapshot), "stats": stats(&last.stats.unwrap_or_default()),
         });
         let cells = vec![
-            id.clone(), job.what.clone(), job.volume.clone(), state_word(&job).into(), time(job.created_ns),
-            bytes(last.done_bytes), job.node.clone(), last.reason,
+            id.clone(),
+            job.what.clone(),
+            job.volume.clone(),
+            state_word(&job).into(),
+            time(job.created_ns),
+            bytes(last.done_bytes),
+            job.node.clone(),
+            last.reason,
         ];
         table.push(cells, id, document);
     }
@@ -61,7 +79,11 @@ async fn list(global: &Global, channel: &Channel) -> Outcome<()> {
 
 /// The word for a job's state.
 pub fn state_word(job: &v1::JobInfo) -> &'static str {
-    match job.last.as_ref().map_or(JobState::Queued, v1::Report::state) {
+    match job
+        .last
+        .as_ref()
+        .map_or(JobState::Queued, v1::Report::state)
+    {
         JobState::Unspecified | JobState::Queued => "queued",
         JobState::Running => "running",
         JobState::Done => "done",
@@ -72,11 +94,16 @@ pub fn state_word(job: &v1::JobInfo) -> &'static str {
 
 /// Follows a job to its end; its failure is the command's.
 pub async fn watch(channel: &Channel, job: Bytes, quiet: bool) -> Outcome<v1::Report> {
-    let mut stream = admin(channel).watch_job(v1::WatchJobRequest { job }).await?.into_inner();
+    let mut stream = admin(channel)
+        .watch_job(v1::WatchJobRequest { job })
+        .await?
+        .into_inner();
     let mut progress: Option<Progress> = None;
     let mut last = v1::Report::default();
     while let Some(info) = stream.message().await? {
-        let shown = progress.get_or_insert_with(|| Progress::new(format!("{} of {}", info.what, info.volume), quiet));
+        let shown = progress.get_or_insert_with(|| {
+            Progress::new(format!("{} of {}", info.what, info.volume), quiet)
+        });
         last = info.last.unwrap_or_default();
         shown.update(last.done_files, last.done_bytes, last.total_bytes);
     }
@@ -84,8 +111,13 @@ pub async fn watch(channel: &Channel, job: Bytes, quiet: bool) -> Outcome<v1::Re
     match last.state() {
         JobState::Done => Ok(last),
         JobState::Cancelled => Err(Failure::with(Exit::Interrupted, "the job was cancelled")),
-        _ if last.reason.is_empty() => Err(Failure::failed("the coordinator ended the stream before the job ended")),
-        _ => Err(Failure::with(exit_of(&last.reason), format!("{} ({})", last.detail, last.reason))),
+        _ if last.reason.is_empty() => Err(Failure::failed(
+            "the coordinator ended the stream before the job ended",
+        )),
+        _ => Err(Failure::with(
+            exit_of(&last.reason),
+            format!("{} ({})", last.detail, last.reason),
+        )),
     }
 }
 
@@ -93,11 +125,23 @@ pub async fn watch(channel: &Channel, job: Bytes, quiet: bool) -> Outcome<v1::Re
 pub fn print_problems(problems: &[v1::Problem], total: u64) {
     const SHOWN: usize = 20;
     for problem in problems.iter().take(SHOWN) {
-        let carried = if problem.carried_over { "; the earlier state was kept" } else { "" };
-        eprintln!("problem: {}: {} ({}){carried}", escape(&problem.path), problem.detail, problem.reason);
+        let carried = if problem.carried_over {
+            "; the earlier state was kept"
+        } else {
+            ""
+        };
+        eprintln!(
+            "problem: {}: {} ({}){carried}",
+            escape(&problem.path),
+            problem.detail,
+            problem.reason
+        );
     }
     let shown = problems.len().min(SHOWN) as u64;
     if total > shown {
-        eprintln!("problem: and {} more; `holdfast snapshots -o json` has the first 100", total - shown);
+        eprintln!(
+            "problem: and {} more; `holdfast snapshots -o json` has the first 100",
+            total - shown
+        );
     }
 }

@@ -49,7 +49,11 @@ pub fn line(entry: &v1::Entry) -> String {
         entry.gid,
         entry.size,
         time(entry.mtime_ns),
-        if entry.path.is_empty() { ".".to_owned() } else { escape(&entry.path) }
+        if entry.path.is_empty() {
+            ".".to_owned()
+        } else {
+            escape(&entry.path)
+        }
     );
     if !entry.target.is_empty() {
         text.push_str(&format!(" -> {}", escape(&entry.target)));
@@ -77,7 +81,11 @@ impl Items {
         let broken = |e: &dyn std::error::Error| Failure::because("cannot print", e);
         if self.format == Format::Yaml {
             let list = serde_json::Value::Array(vec![item.clone()]);
-            out.write_all(serde_norway::to_string(&list).map_err(|e| broken(&e))?.as_bytes())?;
+            out.write_all(
+                serde_norway::to_string(&list)
+                    .map_err(|e| broken(&e))?
+                    .as_bytes(),
+            )?;
         } else {
             out.write_all(if self.count == 0 { b"[\n" } else { b",\n" })?;
             out.write_all(&serde_json::to_vec(item).map_err(|e| broken(&e))?)?;

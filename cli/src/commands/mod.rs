@@ -19,9 +19,9 @@ pub mod up;
 pub mod volumes;
 
 use crate::args::{Cli, Command};
+use crate::failure::Failure;
 use crate::failure::Outcome;
 use crate::selector::{Selection, id_of};
-use crate::failure::Failure;
 use holdfast_format::id::SnapshotId;
 use holdfast_proto::v1::{self, admin_client::AdminClient};
 use tonic::transport::Channel;
@@ -56,21 +56,39 @@ pub async fn run(cli: Cli) -> Outcome<()> {
 
 fn completion(shell: clap_complete::Shell) {
     use clap::CommandFactory;
-    clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut std::io::stdout());
+    clap_complete::generate(
+        shell,
+        &mut Cli::command(),
+        "holdfast",
+        &mut std::io::stdout(),
+    );
 }
 
 /// All snapshots, as the coordinator lists them.
-pub async fn list_snapshots(channel: &Channel, volume: Option<String>) -> Outcome<Vec<v1::SnapshotInfo>> {
-    let request = v1::SnapshotsRequest { volume: volume.unwrap_or_default() };
-    Ok(admin(channel).snapshots(request).await?.into_inner().snapshots)
+pub async fn list_snapshots(
+    channel: &Channel,
+    volume: Option<String>,
+) -> Outcome<Vec<v1::SnapshotInfo>> {
+    let request = v1::SnapshotsRequest {
+        volume: volume.unwrap_or_default(),
+    };
+    Ok(admin(channel)
+        .snapshots(request)
+        .await?
+        .into_inner()
+        .snapshots)
 }
 
 /// The snapshot and path that were typed.
-pub async fn select(channel: &Channel, text: &str) -> Outcome<(v1::SnapshotInfo, SnapshotId, Selection)> {
+pub async fn select(
+    channel: &Channel,
+    text: &str,
+) -> Outcome<(v1::SnapshotInfo, SnapshotId, Selection)> {
     let selection = Selection::parse(text)?;
     let all = list_snapshots(channel, None).await?;
     let info = selection.snapshot.resolve(&all)?.clone();
-    let id = id_of(&info).ok_or_else(|| Failure::failed("the coordinator sent an id of the wrong length"))?;
+    let id = id_of(&info)
+        .ok_or_else(|| Failure::failed("the coordinator sent an id of the wrong length"))?;
     Ok((info, id, selection))
 }
 

@@ -12,7 +12,10 @@ use serde_json::json;
 /// Prints it.
 pub async fn run(global: &Global) -> Outcome<()> {
     let connected = connect::open(global, Access::Read).await?;
-    let s = admin(&connected.channel).status(v1::StatusRequest {}).await?.into_inner();
+    let s = admin(&connected.channel)
+        .status(v1::StatusRequest {})
+        .await?
+        .into_inner();
     let repository = hex(&s.repository);
     match global.output {
         Format::Json | Format::Yaml => document(
@@ -26,13 +29,22 @@ pub async fn run(global: &Global) -> Outcome<()> {
         )?,
         Format::Name => println!("{repository}"),
         Format::Table | Format::Wide => {
-            let agents = if s.agents.is_empty() { "none".to_owned() } else { s.agents.join(", ") };
+            let agents = if s.agents.is_empty() {
+                "none".to_owned()
+            } else {
+                s.agents.join(", ")
+            };
             println!("repository   {repository} (format {})", s.format_version);
             println!("store        {}", s.store);
             println!("version      {}", s.version);
             println!("volumes      {}", s.volumes);
             println!("snapshots    {}", s.snapshots);
-            println!("packs        {} ({}), {} chunks", s.packs, bytes(s.pack_bytes), s.chunks);
+            println!(
+                "packs        {} ({}), {} chunks",
+                s.packs,
+                bytes(s.pack_bytes),
+                s.chunks
+            );
             println!("sessions     {} open", s.open_sessions);
             println!("agents       {agents}");
             println!("claim epoch  {}", s.claim_epoch);

@@ -12,8 +12,22 @@ use serde_json::json;
 /// Lists them.
 pub async fn run(global: &Global) -> Outcome<()> {
     let connected = connect::open(global, Access::Read).await?;
-    let reply = admin(&connected.channel).volumes(v1::VolumesRequest {}).await?.into_inner();
-    let mut table = Table::new(&["VOLUME", "SNAPSHOTS", "LATEST", "STATE", "SOURCE", "NODE", "ID"], 5);
+    let reply = admin(&connected.channel)
+        .volumes(v1::VolumesRequest {})
+        .await?
+        .into_inner();
+    let mut table = Table::new(
+        &[
+            "VOLUME",
+            "SNAPSHOTS",
+            "LATEST",
+            "STATE",
+            "SOURCE",
+            "NODE",
+            "ID",
+        ],
+        5,
+    );
     for volume in reply.volumes {
         let facts = volume.facts.unwrap_or_default();
         let latest = volume.latest.as_ref().map(|s| time(s.received_ns));
@@ -30,12 +44,20 @@ pub async fn run(global: &Global) -> Outcome<()> {
             "latest": volume.latest.as_ref().map(output::snapshot),
         });
         let cells = vec![
-            facts.name.clone(), volume.snapshots.to_string(), latest.unwrap_or_else(|| "never".into()), state,
-            facts.source, facts.node, hex(&volume.id),
+            facts.name.clone(),
+            volume.snapshots.to_string(),
+            latest.unwrap_or_else(|| "never".into()),
+            state,
+            facts.source,
+            facts.node,
+            hex(&volume.id),
         ];
         table.push(cells, facts.name, document);
     }
-    let result = table.print(global.output, "no volumes yet: `holdfast backup DIR` makes the first snapshot");
+    let result = table.print(
+        global.output,
+        "no volumes yet: `holdfast backup DIR` makes the first snapshot",
+    );
     connected.close().await;
     result
 }

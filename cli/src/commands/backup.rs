@@ -1,0 +1,249 @@
+//! `holdfast backup`: a snapshot of directories in this process, or of volumes that agents serve.
+
+use super::{admin, jobs};
+use crate::args::{Backup, Format, Global};
+use crate::connect::{self, Access, Connected};
+use crate::failure::{Exit, Failure, Outcome, chain, exit_of};
+use crate::output::{self, Table, bytes};
+use crate::progress::Progress as Shown;
+use crate::signals;
+use holdfast_agent::backup::{BackupOptions, RunReport, backup};
+use holdfast_agent::client::Client;
+use holdfast_agent::limits::RateLimit;
+use holdfast_agent::rules::Rules;
+use holdfast_agent::volumes::{ExplicitVolume, VolumeCandidate, VolumeSettings, discover};
+use holdfast_agent::{Cancel, Progress};
+use holdfast_format::id::hex;
+use holdfast_format::volume::VolumeName;
+use holdfast_proto::v1;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Backs up everything that was named; the worst end of all is the command's.
+pub async fn run(global: &Global, options: Backup) -> Outcome<()> {
+    if options.name.is_some() && options.what.len() > 1 {
+        return Err(Failure::usage("--name goes with one directory"));
+    }
+    let here = global.repo.is_some();
+    if !here {
+        let connected = connect::open(global, Access::Write).await?;
+        return by_agents(global, &options, connected).await;
+    }
+    // Everything that can be wrong with the command line is told before anything is opened.
+    let rules =
+        Rules::new(&options.exclude, &options.include).map_err(|e| Failure::usage(chain(&e)))?;
+    let volumes = volumes(&options)?;
+    let connected = connect::open(global, Access::Create).await?;
+    let result = in_process(global, &options, rules, &volumes, &connected).await;
+    connected.close().await;
+    result
+}
+
+/// The directories as volumes; each must be there and readable as a volume.
+fn volumes(options: &Backup) -> Outcome<Vec<VolumeCandidate>> {
+    let mut explicit = Vec::new();
+    for what in &options.what {
+        let path = PathBuf::from(what);
+        let name = match &options.name {
+            Some(name) => name.clone(),
+            None => default_name(&path)?,
+        };
+        let name: VolumeName = name
+            .parse()
+            .map_err(|e| Failure::usage(format!("{e}; choose one with --name")))?;
+        explicit.push(ExplicitVolume {
+            name,
+            path: std::path::absolute(&path)?,
+        });
+    }
+    let settings = VolumeSettings {
+        node: connect::node(),
+        kubelet_pods: None,
+        explicit,
+        ..VolumeSettings::default()
+    };
+    let found = discover(&settings).map_err(|e| Failure::usage(chain(&e)))?;
+    for volume in &found {
+        if let Err(why) = &volume.eligible {
+            return Err(Failure::failed(format!("{}: {why}", volume.facts.name)));
+        }
+    }
+    Ok(found)
+}
+
+fn default_name(path: &std::path::Path) -> Outcome<String> {
+    let full = path
+        .canonicalize()
+        .map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
+    match full.file_name().and_then(|n| n.to_str()) {
+        Some(name) => Ok(name.to_owned()),
+        None => Err(Failure::usage(format!(
+            "{}: give the volume a name with --name",
+            path.display()
+        ))),
+    }
+}
+
+async fn in_process(
+    global: &Global,
+    options: &Backup,
+    rules: Rules,
+    volumes: &[VolumeCandidate],
+    connected: &Connected,
+) -> Outcome<()> {
+    let Some(state) = &connected.agent_state else {
+        return Err(Failure::usage(
+            "directories are backed up with --repo; a coordinator is asked for volumes by name",
+        ));
+    };
+    connect::private_dir(&state.join("index"))?;
+    let client = Client::new(connected.channel.clone());
+    let mut worst = Exit::Done;
+    let mut table = Table::new(
+        &[
+            "SNAPSHOT", "VOLUME", "FILES", "SIZE", "CHANGED", "ADDED", "PROBLEMS",
+        ],
+        7,
+    );
+    for volume in volumes {
+        let mut how = BackupOptions::new(state, connect::node());
+        how.rules = rules.clone();
+        how.adopt = options.adopt;
+        how.read_rate = RateLimit::new(options.read_rate);
+        how.upload_rate = RateLimit::new(options.send_rate);
+        let report = one(global, &client, volume, &how).await?;
+        if let Some(note) = &volume.note {
+            eprintln!("note: {}: {note}", volume.facts.name);
+        }
+        for boundary in &report.boundaries {
+            eprintln!(
+                "note: {boundary} is a mount of its own and was not entered; back it up as a volume of its own"
+            );
+        }
+        let info: v1::SnapshotInfo = report.snapshot.clone().into();
+        if report.problems() > 0 {
+            jobs::print_problems(&info.first_problems, report.problems());
+            worst = worst.worse(Exit::Incomplete);
+        }
+        let stats = info.stats.clone().unwrap_or_default();
+        let id = hex(&info.id);
+        let cells = vec![
+            id[..12].to_owned(),
+            volume.facts.name.to_string(),
+            stats.files.to_string(),
+            bytes(stats.content_bytes),
+            stats.entries_changed.to_string(),
+            bytes(stats.stored_bytes),
+            report.problems().to_string(),
+        ];
+        table.push(cells, id, output::snapshot(&info));
+    }
+    if !(global.quiet && global.output == Format::Table) {
+        table.print(global.output, "")?;
+    }
+    match worst {
+        Exit::Done => Ok(()),
+        exit => Err(Failure::with(
+            exit,
+            "stored, but some files could not be read as they are; see the problems above",
+        )),
+    }
+}
+
+async fn one(
+    global: &Global,
+    client: &Client,
+    volume: &VolumeCandidate,
+    how: &BackupOptions,
+) -> Outcome<RunReport> {
+    let progress = Arc::new(Progress::default());
+    let cancel = Cancel::new();
+    let shown = Shown::new(format!("backup of {}", volume.facts.name), global.quiet);
+    let work = backup(client, volume, how, progress.clone(), cancel.clone());
+    let watched = async {
+        loop {
+            let view = progress.view();
+            shown.update(view.files, view.content_bytes, view.total_bytes);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let report = tokio::select! {
+        report = signals::cancel_on_interrupt(work, cancel) => report,
+        () = watched => unreachable!("the loop does not end"),
+    };
+    shown.finish();
+    report.map_err(|e| Failure::with(exit_of(e.reason()), chain(&e)))
+}
+
+async fn by_agents(global: &Global, options: &Backup, connected: Connected) -> Outcome<()> {
+    if options.name.is_some()
+        || options.adopt
+        || options.read_rate.is_some()
+        || options.send_rate.is_some()
+    {
+        return Err(Failure::usage(
+            "--name, --adopt, --read-rate and --send-rate go with --repo: volumes of agents are set up there",
+        ));
+    }
+    let mut started = Vec::new();
+    for what in &options.what {
+        let volume = volume_name(what)?;
+        let request = v1::StartBackupRequest {
+            volume,
+            exclude: options.exclude.clone(),
+            include: options.include.clone(),
+        };
+        started.push(
+            admin(&connected.channel)
+                .start_backup(request)
+                .await?
+                .into_inner(),
+        );
+    }
+    if options.no_wait {
+        for job in started {
+            println!("{}", hex(&job.id));
+        }
+        return Ok(());
+    }
+    let mut worst = Exit::Done;
+    for job in started {
+        let report = jobs::watch(&connected.channel, job.id.clone(), global.quiet).await?;
+        let stats = report.stats.clone().unwrap_or_default();
+        jobs::print_problems(&report.problems, stats.problems);
+        if stats.problems > 0 {
+            worst = worst.worse(Exit::Incomplete);
+        }
+        if !global.quiet {
+            let id = hex(&report.snapshot);
+            println!(
+                "{}  {}  {} files, {}, {} added",
+                &id[..12.min(id.len())],
+                job.volume,
+                stats.files,
+                bytes(stats.content_bytes),
+                bytes(stats.stored_bytes)
+            );
+        }
+    }
+    match worst {
+        Exit::Done => Ok(()),
+        exit => Err(Failure::with(
+            exit,
+            "stored, but some files could not be read as they are; see the problems above",
+        )),
+    }
+}
+
+/// A volume's name; a path is told to be one.
+fn volume_name(what: &OsString) -> Outcome<String> {
+    let text = what.to_string_lossy().into_owned();
+    match text.parse::<VolumeName>() {
+        Ok(name) => Ok(name.to_string()),
+        Err(_) => Err(Failure::usage(format!(
+            "{text:?} is no volume name: a coordinator backs up volumes that its agents serve (see `holdfast volumes`); directories go with --repo"
+        ))),
+    }
+}

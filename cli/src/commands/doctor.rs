@@ -1,0 +1,229 @@
+//! `holdfast doctor [DIR…]`: what would fail here, and how to fix it. Changes nothing.
+
+use crate::args::{Doctor, Format, Global};
+use crate::connect;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::output::Table;
+use holdfast_coordinator::repo::{Repository, Store, StoreOptions};
+use holdfast_format::path::escape;
+use serde_json::json;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// One thing that was looked at.
+struct Finding {
+    what: String,
+    state: State,
+    advice: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Good,
+    /// Works, but not as well as it could.
+    Note,
+    /// Would fail.
+    Bad,
+}
+
+/// Looks, prints, and ends with 1 where something would fail.
+pub async fn run(global: &Global, options: Doctor) -> Outcome<()> {
+    let mut found = vec![kernel(), capabilities()];
+    if let Some(url) = &global.repo {
+        found.extend(repository(global, url).await);
+    }
+    if let Some(url) = &global.coordinator {
+        found.push(coordinator(url).await);
+    }
+    if global.repo.is_none() && global.coordinator.is_none() {
+        found.push(Finding::new(
+            "repository",
+            State::Note,
+            "none named: give --repo or --coordinator to have it looked at too",
+        ));
+    }
+    found.extend(options.paths.iter().map(|path| directory(path)));
+    let bad = found.iter().filter(|f| f.state == State::Bad).count();
+    let mut table = Table::new(&["CHECK", "STATE", "WHAT TO DO"], 3);
+    for f in found {
+        let state = match f.state {
+            State::Good => "ok",
+            State::Note => "note",
+            State::Bad => "FAILS",
+        };
+        let document = json!({"check": f.what, "state": state, "advice": f.advice});
+        table.push(
+            vec![f.what.clone(), state.into(), f.advice],
+            f.what,
+            document,
+        );
+    }
+    table.print(global.output, "")?;
+    match bad {
+        0 => Ok(()),
+        _ if global.output != Format::Table => Err(Failure::with(Exit::Failed, "")),
+        count => Err(Failure::failed(format!("{count} of these would fail"))),
+    }
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, state: State, advice: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            state,
+            advice: advice.into(),
+        }
+    }
+}
+
+fn kernel() -> Finding {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let numbers: Vec<u32> = release
+        .split(['.', '-'])
+        .take(2)
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    match numbers[..] {
+        [major, minor] if (major, minor) >= (5, 10) => {
+            Finding::new("kernel", State::Good, release.trim())
+        }
+        _ => Finding::new(
+            "kernel",
+            State::Bad,
+            format!("Linux 5.10 or later is needed; this is {}", release.trim()),
+        ),
+    }
+}
+
+/// CAP_DAC_READ_SEARCH (2) and CAP_LEASE (28) of capabilities(7), as `/proc/self/status` shows them.
+fn capabilities() -> Finding {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status
+        .lines()
+        .find_map(|l| l.strip_prefix("CapEff:"))
+        .unwrap_or("0");
+    let bits = u64::from_str_radix(line.trim(), 16).unwrap_or(0);
+    let missing: Vec<&str> = [(2, "CAP_DAC_READ_SEARCH"), (28, "CAP_LEASE")]
+        .into_iter()
+        .filter(|(bit, _)| bits >> bit & 1 == 0)
+        .map(|(_, name)| name)
+        .collect();
+    if missing.is_empty() {
+        Finding::new(
+            "capabilities",
+            State::Good,
+            "may read every file, and see who writes to it",
+        )
+    } else {
+        let advice = format!(
+            "without {}: files of others that you may not read become problems, and files of others count as busy (read again each time)",
+            missing.join(" and ")
+        );
+        Finding::new("capabilities", State::Note, advice)
+    }
+}
+
+async fn repository(global: &Global, url: &str) -> Vec<Finding> {
+    let bad = |what: &str, failure: Failure| Finding::new(what, State::Bad, failure.message);
+    let store = match Store::open(url, &StoreOptions::default()) {
+        Ok(store) => store,
+        Err(error) => return vec![bad("store", connect::failure(error.into()))],
+    };
+    let config = match Repository::find(&store).await {
+        Ok(config) => config,
+        Err(error) => return vec![bad("store", connect::failure(error.into()))],
+    };
+    let mut found = vec![Finding::new(
+        "store",
+        State::Good,
+        format!("{} holds repository {}", store.url_redacted(), config.id),
+    )];
+    found.push(match connect::read_key(global, &store, &config).await {
+        Err(failure) => bad("key", failure),
+        Ok(key) => match Repository::open(store, key).await {
+            Err(error) => bad("key", connect::failure(error.into())),
+            Ok(_) => Finding::new("key", State::Good, "opens the repository"),
+        },
+    });
+    let state = connect::state_of(global, config.id);
+    found.push(if state.join("catalog.db").exists() || !state.exists() {
+        writable("state", &state)
+    } else {
+        Finding::new(
+            "state",
+            State::Note,
+            format!(
+                "no catalog in {}: the next command builds it from the store",
+                state.display()
+            ),
+        )
+    });
+    found
+}
+
+fn writable(what: &str, dir: &Path) -> Finding {
+    let there = dir.ancestors().find(|d| d.exists()).unwrap_or(dir);
+    match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
+        Ok(()) => Finding::new(what, State::Good, dir.display().to_string()),
+        Err(error) => Finding::new(
+            what,
+            State::Bad,
+            format!(
+                "{} cannot be written to ({error}): choose another with --state-dir",
+                there.display()
+            ),
+        ),
+    }
+}
+
+async fn coordinator(url: &str) -> Finding {
+    let global = Global {
+        repo: None,
+        coordinator: Some(url.to_owned()),
+        key_file: None,
+        passphrase_file: None,
+        state_dir: None,
+        take_over: false,
+        output: Format::Table,
+        quiet: true,
+    };
+    let asked = async {
+        let connected = connect::open(&global, connect::Access::Read).await?;
+        let status = super::admin(&connected.channel)
+            .status(holdfast_proto::v1::StatusRequest {})
+            .await?;
+        Ok::<_, Failure>(status.into_inner())
+    };
+    match asked.await {
+        Ok(status) => Finding::new(
+            "coordinator",
+            State::Good,
+            format!("version {}, {} agents", status.version, status.agents.len()),
+        ),
+        Err(failure) => Finding::new("coordinator", State::Bad, failure.message),
+    }
+}
+
+fn directory(path: &Path) -> Finding {
+    let what = escape(path.as_os_str().as_bytes());
+    let filesystem = |path: &Path| rustix::fs::statfs(path).map(|s| s.f_type as u64);
+    match std::fs::read_dir(path) {
+        Err(error) => Finding::new(what, State::Bad, format!("cannot be listed: {error}")),
+        Ok(mut entries) => match (filesystem(path), entries.next()) {
+            // ext4, xfs, btrfs: statfs(2)
+            (Ok(0xef53 | 0x5846_5342 | 0x9123_683e), _) => {
+                Finding::new(what, State::Good, "can be read; its stamps are trusted")
+            }
+            (Ok(kind), _) => Finding::new(
+                what,
+                State::Note,
+                format!(
+                    "can be read; filesystem {kind:#x} is not one whose stamps are trusted: files are read again more often"
+                ),
+            ),
+            (Err(error), _) => {
+                Finding::new(what, State::Bad, format!("cannot be examined: {error}"))
+            }
+        },
+    }
+}

@@ -1,0 +1,44 @@
+//! `holdfast key`: the ways to a repository's key.
+
+use crate::args::{Global, Key};
+use crate::connect;
+use crate::failure::{Failure, Outcome};
+use holdfast_coordinator::repo::kek;
+
+/// Adds a passphrase, or lists.
+pub async fn run(global: &Global, command: Key) -> Outcome<()> {
+    let url = global
+        .repo
+        .as_deref()
+        .ok_or_else(|| Failure::usage("say where: --repo URL (or HOLDFAST_REPO)"))?;
+    let repository = connect::open_repository(global, url).await?;
+    let store = repository.store();
+    match command {
+        Key::AddPassphrase {
+            new_passphrase_file,
+        } => {
+            let passphrase = connect::read_passphrase(&new_passphrase_file)?;
+            let key = connect::read_key(global, store, repository.config()).await?;
+            let hash = holdfast_format::keyslot::PassphraseHash::DEFAULT;
+            kek::add_passphrase(store, repository.config(), &key, &passphrase, hash)
+                .await
+                .map_err(|e| connect::failure(e.into()))?;
+            if !global.quiet {
+                println!(
+                    "added: this passphrase opens repository {} now, with --passphrase-file",
+                    repository.id()
+                );
+            }
+        }
+        Key::List => {
+            let file = connect::key_file(global, repository.id());
+            let there = if file.exists() { "there" } else { "not there" };
+            let passphrases = kek::count_passphrases(store)
+                .await
+                .map_err(|e| connect::failure(e.into()))?;
+            println!("key file     {} ({there})", file.display());
+            println!("passphrases  {passphrases}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! `holdfast restore SNAPSHOT[:/PATH] --target DIR`: writes a snapshot back, here or on an agent's node.
+
+use super::{admin, jobs, select};
+use crate::args::{Format, Global, Restore};
+use crate::connect::{self, Access};
+use crate::failure::{Exit, Failure, Outcome, chain, exit_of};
+use crate::output::{self, bytes};
+use crate::progress::Progress as Shown;
+use crate::signals;
+use holdfast_agent::restore::{Action, RestoreOptions, RestoreReport, restore};
+use holdfast_agent::{Cancel, Progress};
+use holdfast_format::id::hex;
+use holdfast_format::path::escape;
+use holdfast_proto::v1;
+use serde_json::json;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Restores, and says what could not be.
+pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
+    if let Some(node) = &options.node {
+        return on_node(global, &options, node).await;
+    }
+    let connected = connect::open(global, Access::Read).await?;
+    let (_, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let target = std::path::absolute(&options.target)?;
+    let progress = Arc::new(Progress::default());
+    let cancel = Cancel::new();
+    let shown = Shown::new("restore", global.quiet || options.dry_run);
+    let how = RestoreOptions {
+        in_place: options.in_place,
+        delete: options.delete,
+        special: options.special,
+        dry_run: options.dry_run,
+    };
+    let work = restore(
+        connected.channel.clone(),
+        id,
+        selection.path,
+        &target,
+        &how,
+        progress.clone(),
+        cancel.clone(),
+    );
+    let watched = async {
+        loop {
+            let view = progress.view();
+            shown.update(view.files, view.content_bytes, view.total_bytes);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let report = tokio::select! {
+        report = signals::cancel_on_interrupt(work, cancel) => report,
+        () = watched => unreachable!("the loop does not end"),
+    };
+    shown.finish();
+    let report = report.map_err(|e| Failure::with(exit_of(e.reason()), chain(&e)))?;
+    print(global, &options, &report)?;
+    connected.close().await;
+    end(&options, &report)
+}
+
+fn print(global: &Global, options: &Restore, report: &RestoreReport) -> Outcome<()> {
+    if let Some(plan) = &report.plan
+        && matches!(global.output, Format::Table | Format::Wide | Format::Name)
+    {
+        print!("{plan}");
+    }
+    for problem in &report.problems {
+        eprintln!("problem: {problem}");
+    }
+    let counts = [
+        Action::Create,
+        Action::Replace,
+        Action::Metadata,
+        Action::Delete,
+        Action::Keep,
+    ]
+    .map(|a| report.count(a));
+    let [created, replaced, metadata, deleted, kept] = counts;
+    if matches!(global.output, Format::Json | Format::Yaml) {
+        let plan = report
+            .plan
+            .as_ref()
+            .map(|p| p.items.iter().map(ToString::to_string).collect::<Vec<_>>());
+        return output::document(
+            global.output,
+            &json!({
+                "snapshot": hex(report.snapshot.as_bytes()), "target": escape(report.target.as_os_str().as_bytes()),
+                "resumed": report.resumed, "dry_run": options.dry_run, "created": created, "replaced": replaced,
+                "metadata": metadata, "deleted": deleted, "kept": kept, "fetched_bytes": report.fetched_bytes,
+                "written_bytes": report.written_bytes, "problem_count": report.problem_count,
+                "problems": report.problems.iter().map(|p| json!({"path": p.path, "reason": p.problem.reason, "detail": p.problem.detail})).collect::<Vec<_>>(),
+                "skipped": report.skipped_lines().collect::<Vec<_>>(), "plan": plan,
+            }),
+        );
+    }
+    for line in report.skipped_lines() {
+        eprintln!("note: {line}");
+    }
+    if !global.quiet && global.output != Format::Name {
+        let would = if options.dry_run {
+            "would restore"
+        } else {
+            "restored"
+        };
+        let resumed = if report.resumed { ", resumed" } else { "" };
+        println!(
+            "{would} {} into {}{resumed}: {created} created, {replaced} replaced, {metadata} with metadata set, {deleted} deleted, {kept} as they were; {} written",
+            report.snapshot.short(),
+            escape(report.target.as_os_str().as_bytes()),
+            bytes(report.written_bytes)
+        );
+    }
+    Ok(())
+}
+
+fn end(options: &Restore, report: &RestoreReport) -> Outcome<()> {
+    if !report.is_complete() {
+        return Err(Failure::with(
+            Exit::Incomplete,
+            format!(
+                "{} paths were not restored as the snapshot has them",
+                report.problem_count
+            ),
+        ));
+    }
+    if options.strict && !report.skipped.is_empty() {
+        return Err(Failure::with(
+            Exit::Incomplete,
+            "some metadata could not be restored (--strict)",
+        ));
+    }
+    Ok(())
+}
+
+/// The same, by the agent of another node.
+async fn on_node(global: &Global, options: &Restore, node: &str) -> Outcome<()> {
+    if !options.target.is_absolute() {
+        return Err(Failure::usage(
+            "on another node the target must be an absolute path",
+        ));
+    }
+    let connected = connect::open(global, Access::Write).await?;
+    let (_, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let request = v1::StartRestoreRequest {
+        snapshot: id.as_bytes().to_vec().into(),
+        path: selection.path.as_bytes().to_vec().into(),
+        target: options.target.as_os_str().as_bytes().to_vec().into(),
+        node: node.to_owned(),
+        options: Some(v1::RestoreOptions {
+            in_place: options.in_place,
+            delete_extras: options.delete,
+            special: options.special,
+            dry_run: options.dry_run,
+        }),
+    };
+    let job = admin(&connected.channel)
+        .start_restore(request)
+        .await?
+        .into_inner();
+    let report = jobs::watch(&connected.channel, job.id, global.quiet).await?;
+    jobs::print_problems(&report.problems, report.problems.len() as u64);
+    connected.close().await;
+    if report.problems.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::with(
+            Exit::Incomplete,
+            "some paths were not restored as the snapshot has them",
+        ))
+    }
+}

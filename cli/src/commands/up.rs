@@ -1,0 +1,144 @@
+//! `holdfast up`: coordinator and agent of a single host in one process, until it is told to stop.
+
+use crate::args::{Global, Up};
+use crate::connect::{self, Access};
+use crate::failure::{Failure, Outcome, chain};
+use crate::signals;
+use holdfast_agent::backup::BackupOptions;
+use holdfast_agent::client::Client;
+use holdfast_agent::jobs;
+use holdfast_agent::metrics::AgentMetrics;
+use holdfast_agent::settings::ServeSettings;
+use holdfast_agent::volumes::{ExplicitVolume, VolumeSettings};
+use holdfast_format::volume::VolumeName;
+use holdfast_runtime::listen::{Listen, bind_unix};
+use holdfast_runtime::metrics::Metrics;
+use holdfast_runtime::shutdown::{self, Cause};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
+
+/// How long running jobs may take to end after a signal.
+const DRAIN: Duration = Duration::from_secs(9);
+
+/// Serves on a unix socket, and on TCP only when asked.
+pub async fn run(global: &Global, options: Up) -> Outcome<()> {
+    if global.repo.is_none() {
+        return Err(Failure::usage(
+            "say which repository to serve: --repo URL (or HOLDFAST_REPO)",
+        ));
+    }
+    let volumes = VolumeSettings {
+        node: connect::node(),
+        kubelet_pods: options.kubelet_pods.clone(),
+        explicit: options
+            .volumes
+            .iter()
+            .map(|v| explicit(v))
+            .collect::<Outcome<_>>()?,
+        ..VolumeSettings::default()
+    };
+    let tcp = options
+        .listen
+        .as_deref()
+        .map(|text| tcp(text, options.insecure_listen))
+        .transpose()?;
+    let socket = options
+        .socket
+        .clone()
+        .or_else(connect::default_socket)
+        .ok_or_else(|| {
+            Failure::usage("XDG_RUNTIME_DIR is not set: say where to listen with --socket PATH")
+        })?;
+    if let Some(dir) = socket.parent() {
+        connect::private_dir(dir)?;
+    }
+    let unix = bind_unix(&socket)
+        .await
+        .map_err(|e| Failure::failed(chain(&e)))?;
+    let connected = connect::open(global, Access::Create).await?;
+    let (Some(coordinator), Some(state)) = (&connected.coordinator, &connected.agent_state) else {
+        return Err(Failure::usage("`up` serves a repository: give --repo"));
+    };
+    connect::private_dir(&state.join("index"))?;
+    let (stopper, stopping) = shutdown::channel();
+    let mut servers = tokio::task::JoinSet::new();
+    let routes = coordinator.routes().await;
+    let stop = stopping.clone();
+    servers.spawn(
+        Server::builder()
+            .add_routes(routes.clone())
+            .serve_with_incoming_shutdown(UnixListenerStream::new(unix), async move {
+                stop.requested().await;
+            }),
+    );
+    if let Some(address) = tcp {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        let stop = stopping.clone();
+        servers.spawn(
+            Server::builder()
+                .add_routes(routes)
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                    stop.requested().await;
+                }),
+        );
+    }
+    let serve = Arc::new(ServeSettings::new(
+        volumes,
+        BackupOptions::new(state, connect::node()),
+    ));
+    let agent = tokio::spawn(jobs::serve(
+        Client::new(connected.channel.clone()),
+        serve,
+        AgentMetrics::new(&Metrics::new()),
+        stopping.clone(),
+        None,
+    ));
+    if !global.quiet {
+        let tcp = tcp.map_or(String::new(), |a| format!(" and http://{a}"));
+        eprintln!(
+            "serving on unix:{}{tcp}; stop with Ctrl-C",
+            socket.display()
+        );
+    }
+    signals::interrupted().await;
+    stopper.request(Cause::Asked);
+    let _ = tokio::time::timeout(DRAIN, agent).await;
+    connected.close().await;
+    servers.shutdown().await;
+    // Ours: nobody else can have taken the name while we listened on it.
+    let _ = std::fs::remove_file(&socket);
+    Ok(())
+}
+
+fn explicit(text: &str) -> Outcome<ExplicitVolume> {
+    let (name, path) = text
+        .split_once('=')
+        .ok_or_else(|| Failure::usage(format!("--volume {text}: must be NAME=DIR")))?;
+    let name: VolumeName = name
+        .parse()
+        .map_err(|e| Failure::usage(format!("--volume {text}: {e}")))?;
+    Ok(ExplicitVolume {
+        name,
+        path: std::path::absolute(PathBuf::from(path))?,
+    })
+}
+
+fn tcp(text: &str, insecure: bool) -> Outcome<std::net::SocketAddr> {
+    let address = text
+        .parse()
+        .map_err(|_| Failure::usage(format!("--listen {text}: must be ADDRESS:PORT")))?;
+    if !Listen::Tcp(address).is_local() {
+        if !insecure {
+            return Err(Failure::usage(format!(
+                "--listen {text} reaches beyond this host in plaintext, and anybody there could read and forget backups: add --insecure-listen to allow it"
+            )));
+        }
+        eprintln!(
+            "warning: listening on {address} in plaintext without identities (--insecure-listen)"
+        );
+    }
+    Ok(address)
+}

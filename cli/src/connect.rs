@@ -1,0 +1,385 @@
+//! The way to a coordinator: one that runs somewhere, or one in this process over the same services.
+//!
+//! Everything after this file works on a `Channel` and does not know which it is. This is the only file
+//! that sees agent and coordinator.
+
+use crate::args::Global;
+use crate::failure::{Exit, Failure, Outcome, chain};
+use crate::progress::Progress;
+use holdfast_agent::client::Client;
+use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
+use holdfast_coordinator::repo::rebuild::rebuild;
+use holdfast_coordinator::repo::reconcile::{Step, reconcile};
+use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
+use holdfast_coordinator::settings::host_name;
+use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error};
+use holdfast_format::id::{CatalogId, RepositoryId};
+use holdfast_format::keys::Kek;
+use holdfast_format::repository::RepositoryConfig;
+use holdfast_runtime::clock::{Clock, SystemClock};
+use hyper_util::rt::TokioIo;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Server};
+
+/// Bytes in flight on the in-process pipe, each way.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// What a command needs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reading: no claim is taken.
+    Read,
+    /// Changing: the repository is claimed until `close`.
+    Write,
+    /// The same; a local repository that does not exist yet is created.
+    Create,
+}
+
+/// A way to a coordinator.
+pub struct Connected {
+    /// Where its services are.
+    pub channel: Channel,
+    /// Where an embedded agent keeps its state; `None` where the coordinator runs elsewhere.
+    pub agent_state: Option<PathBuf>,
+    /// The embedded coordinator.
+    pub coordinator: Option<Arc<Coordinator>>,
+}
+
+impl Connected {
+    /// Ends an embedded coordinator in order and gives its claim back.
+    pub async fn close(self) {
+        if let Some(coordinator) = self.coordinator
+            && let Err(error) = coordinator.shutdown().await
+        {
+            eprintln!(
+                "holdfast: warning: the repository was not closed in order: {}",
+                chain(&error)
+            );
+        }
+    }
+}
+
+/// Opens what the options name.
+pub async fn open(global: &Global, access: Access) -> Outcome<Connected> {
+    match (&global.coordinator, &global.repo) {
+        (Some(_), Some(_)) => Err(Failure::usage(
+            "both --repo and --coordinator are given (or set in the environment): choose one",
+        )),
+        (Some(url), None) => remote(url),
+        (None, Some(url)) => embedded(global, url, access).await,
+        (None, None) => match default_socket() {
+            Some(socket) if socket.exists() => remote(&format!("unix:{}", socket.display())),
+            _ => Err(Failure::usage(
+                "say where: --repo URL (or HOLDFAST_REPO), or --coordinator URL (or HOLDFAST_COORDINATOR)",
+            )),
+        },
+    }
+}
+
+fn remote(url: &str) -> Outcome<Connected> {
+    let tls = url
+        .starts_with("https:")
+        .then(|| tonic::transport::ClientTlsConfig::new().with_enabled_roots());
+    let client = Client::connect_lazy(url, tls).map_err(|e| Failure::usage(chain(&e)))?;
+    Ok(Connected {
+        channel: client.channel(),
+        agent_state: None,
+        coordinator: None,
+    })
+}
+
+async fn embedded(global: &Global, url: &str, access: Access) -> Outcome<Connected> {
+    let repository = match open_repository(global, url).await {
+        Err(failure)
+            if failure.exit == Exit::NoRepository && access == Access::Create && is_local(url) =>
+        {
+            create_repository(global, url).await?.0
+        }
+        opened => opened?,
+    };
+    let state = state_of(global, repository.id());
+    private_dir(&state)?;
+    let coordinator = open_coordinator(global, repository, &state, access).await?;
+    let channel = in_process(&coordinator).await?;
+    Ok(Connected {
+        channel,
+        agent_state: Some(state.join("agent")),
+        coordinator: Some(coordinator),
+    })
+}
+
+async fn open_coordinator(
+    global: &Global,
+    repository: Repository,
+    state: &Path,
+    access: Access,
+) -> Outcome<Arc<Coordinator>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let mut settings = CoordinatorSettings::new(state.to_path_buf());
+    settings.take_over = global.take_over;
+    match catch_up(&repository, state, clock.now_ns(), access).await {
+        Err(CatchUp::Missing) => {
+            rebuild_catalog(global, &repository, state).await?;
+        }
+        Err(CatchUp::Failed(failure)) => return Err(failure),
+        Ok(()) => {}
+    }
+    let opened = match access {
+        Access::Read => Coordinator::open_read_only(settings, repository, clock).await,
+        Access::Write | Access::Create => Coordinator::open(settings, repository, clock).await,
+    };
+    opened.map_err(failure)
+}
+
+enum CatchUp {
+    Missing,
+    Failed(Failure),
+}
+
+/// A reader sees what other hosts have stored since: it brings its catalog up to the store, unless a
+/// coordinator on this host does so all the time. A writer does this when it opens.
+async fn catch_up(
+    repository: &Repository,
+    state: &Path,
+    now_ns: i64,
+    access: Access,
+) -> Result<(), CatchUp> {
+    let failed = |error: Error| CatchUp::Failed(failure(error));
+    let mode = if access == Access::Read {
+        Mode::ReadWrite
+    } else {
+        Mode::ReadOnly
+    };
+    let catalog = match Catalog::open(state, &repository.id(), mode).await {
+        Err(CatalogError::Missing { .. }) => return Err(CatchUp::Missing),
+        Err(CatalogError::InUse { .. }) => return Ok(()),
+        opened => opened.map_err(|e| failed(e.into()))?,
+    };
+    if access == Access::Read {
+        let found = reconcile(&catalog, repository, now_ns, &|_| {})
+            .await
+            .map_err(|e| failed(e.into()))?;
+        for problem in &found.problems {
+            eprintln!("damage: {}: {}", problem.object, problem.detail);
+        }
+    }
+    catalog.close().await.map_err(|e| failed(e.into()))
+}
+
+/// Builds the catalog again from the store; damage is told by name, and returned by number.
+pub async fn rebuild_catalog(
+    global: &Global,
+    repository: &Repository,
+    state: &Path,
+) -> Outcome<usize> {
+    let shown = Progress::new("rebuild of the catalog", global.quiet);
+    let id = CatalogId::from_bytes(kek::random().map_err(|e| failure(e.into()))?);
+    let now_ns = SystemClock::new().now_ns();
+    let progress = |step: Step| shown.count(step.done_count);
+    let (catalog, found) = rebuild(repository, state, id, now_ns, &progress)
+        .await
+        .map_err(|e| failure(e.into()))?;
+    catalog.close().await.map_err(|e| failure(e.into()))?;
+    shown.finish();
+    for problem in &found.problems {
+        eprintln!("damage: {}: {}", problem.object, problem.detail);
+    }
+    Ok(found.problems.len())
+}
+
+/// The repository at a URL, opened with the key that the options name.
+pub async fn open_repository(global: &Global, url: &str) -> Outcome<Repository> {
+    let store = Store::open(url, &StoreOptions::default()).map_err(|e| failure(e.into()))?;
+    let config = Repository::find(&store)
+        .await
+        .map_err(|e| failure(e.into()))?;
+    let key = read_key(global, &store, &config).await?;
+    let repository = Repository::open(store, key)
+        .await
+        .map_err(|e| failure(e.into()))?;
+    Ok(repository)
+}
+
+/// The key that the options name: under a passphrase, or in a file.
+pub async fn read_key(global: &Global, store: &Store, config: &RepositoryConfig) -> Outcome<Kek> {
+    let key = match &global.passphrase_file {
+        Some(file) => kek::unlock(store, config, &read_passphrase(file)?).await,
+        None => kek::read_key_file(&key_file(global, config.id)),
+    };
+    key.map_err(|e| failure(e.into()))
+}
+
+/// Makes a repository and its key file; the key is on disk before anything is in the store.
+pub async fn create_repository(global: &Global, url: &str) -> Outcome<(Repository, PathBuf)> {
+    let store =
+        Store::open_or_create(url, &StoreOptions::default()).map_err(|e| failure(e.into()))?;
+    match Repository::find(&store).await {
+        Ok(found) => {
+            return Err(Failure::with(
+                Exit::Refused,
+                format!("{url} already holds repository {}", found.id),
+            ));
+        }
+        Err(error) => {
+            let failure = failure(error.into());
+            if failure.exit != Exit::NoRepository {
+                return Err(failure);
+            }
+        }
+    }
+    let id = RepositoryId::from_bytes(kek::random().map_err(|e| failure(e.into()))?);
+    let path = key_file(global, id);
+    let key: Kek = if path.exists() {
+        kek::read_key_file(&path).map_err(|e| failure(e.into()))?
+    } else {
+        let key = kek::generate().map_err(|e| failure(e.into()))?;
+        kek::create_key_file(&path, &id, &key).map_err(|e| failure(e.into()))?;
+        key
+    };
+    let options = CreateOptions {
+        id,
+        created_ns: SystemClock::new().now_ns(),
+        profile: None,
+        inline_limit: None,
+    };
+    let repository = Repository::create(store, key, &options)
+        .await
+        .map_err(|e| failure(e.into()))?;
+    if !global.quiet {
+        eprintln!(
+            "created repository {} at {}",
+            id,
+            repository.store().url_redacted()
+        );
+        eprintln!("its key is {}", path.display());
+        eprintln!(
+            "  WITHOUT THIS FILE THE BACKUPS CANNOT BE READ BY ANYBODY. Keep a copy in another place,"
+        );
+        eprintln!("  or add a passphrase: holdfast key add-passphrase --new-passphrase-file FILE");
+    }
+    Ok((repository, path))
+}
+
+/// A channel to a coordinator in this process: pipes in memory, no port.
+async fn in_process(coordinator: &Arc<Coordinator>) -> Outcome<Channel> {
+    let (connections, incoming) =
+        mpsc::channel::<Result<tokio::io::DuplexStream, std::io::Error>>(4);
+    let routes = coordinator.routes().await;
+    tokio::spawn(
+        Server::builder()
+            .initial_stream_window_size(Some(4 << 20))
+            .initial_connection_window_size(Some(8 << 20))
+            .add_routes(routes)
+            .serve_with_incoming(ReceiverStream::new(incoming)),
+    );
+    let endpoint = Endpoint::from_static("http://in-process")
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20);
+    Ok(
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+            let connections = connections.clone();
+            async move {
+                let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+                let gone = |_| std::io::Error::other("the coordinator in this process has ended");
+                connections.send(Ok(theirs)).await.map_err(gone)?;
+                Ok::<_, std::io::Error>(TokioIo::new(ours))
+            }
+        })),
+    )
+}
+
+/// An error of the coordinator's library as a command's end.
+pub fn failure(error: Error) -> Failure {
+    let exit = crate::failure::exit_of(error.reason().as_str());
+    Failure::with(exit, chain(&error))
+}
+
+/// Whether a repository there is a directory of this host.
+pub fn is_local(url: &str) -> bool {
+    matches!(StoreUrl::parse(url), Ok(StoreUrl::Directory(_)))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn home(variable: &str, below_home: &str) -> PathBuf {
+    let fallback =
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(below_home);
+    std::env::var_os(variable)
+        .filter(|v| !v.is_empty())
+        .map_or_else(fallback, PathBuf::from)
+}
+
+/// The key file: the one that was named, else the one of this repository in its usual place.
+pub fn key_file(global: &Global, id: RepositoryId) -> PathBuf {
+    let usual = || {
+        let keys = if is_root() {
+            "/etc/holdfast".into()
+        } else {
+            home("XDG_CONFIG_HOME", ".config").join("holdfast")
+        };
+        keys.join("keys").join(format!("{id}.key"))
+    };
+    global.key_file.clone().unwrap_or_else(usual)
+}
+
+/// Where catalog, index and caches of a repository lie.
+pub fn state_of(global: &Global, id: RepositoryId) -> PathBuf {
+    let usual = || {
+        if is_root() {
+            "/var/lib/holdfast".into()
+        } else {
+            home("XDG_STATE_HOME", ".local/state").join("holdfast")
+        }
+    };
+    global
+        .state_dir
+        .clone()
+        .unwrap_or_else(usual)
+        .join("repos")
+        .join(id.to_string())
+}
+
+/// The socket that `holdfast up` listens on.
+pub fn default_socket() -> Option<PathBuf> {
+    if is_root() {
+        return Some("/run/holdfast/holdfast.sock".into());
+    }
+    std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("holdfast.sock"))
+}
+
+/// Makes a directory that only its owner may read.
+pub fn private_dir(path: &Path) -> Outcome<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| Failure::failed(format!("cannot make {}: {e}", path.display())))
+}
+
+/// The first line of a passphrase file.
+pub fn read_passphrase(file: &Path) -> Outcome<String> {
+    let text = std::fs::read_to_string(file).map_err(|e| {
+        Failure::failed(format!(
+            "cannot read passphrase file {}: {e}",
+            file.display()
+        ))
+    })?;
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(line.to_owned()),
+        _ => Err(Failure::usage(format!(
+            "passphrase file {} is empty",
+            file.display()
+        ))),
+    }
+}
+
+/// The name of this host.
+pub fn node() -> String {
+    host_name()
+}
