@@ -376,6 +376,15 @@ fn a_cancelled_walk_ends_and_closes_what_it_had_open() {
     assert!(scanner.levels.is_empty());
 }
 
+/// Tells a thread to end when it goes.
+struct Ending<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn no_swapping_of_a_directory_for_a_symlink_leads_out() {
     let outside = tempfile::tempdir().unwrap();
@@ -404,6 +413,8 @@ fn no_swapping_of_a_directory_for_a_symlink_leads_out() {
                 }
             }
         });
+        // Ends the other thread also where an assertion fails.
+        let _ending = Ending(&stop);
         let start = std::time::Instant::now();
         while start.elapsed() < std::time::Duration::from_secs(2) {
             scans += 1;
@@ -428,7 +439,6 @@ fn no_swapping_of_a_directory_for_a_symlink_leads_out() {
                 }
             }
         }
-        stop.store(true, done);
     });
     assert!(
         scans > 10 && refused > 0,
