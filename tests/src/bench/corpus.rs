@@ -78,7 +78,9 @@ impl Pool {
         let words: Vec<String> = (0..3000)
             .map(|_| {
                 let length = 2 + letters.below(9);
-                (0..length).map(|_| b"etaoinshrdlucmfwypvbgkjqxz"[letters.below(26)] as char).collect()
+                (0..length)
+                    .map(|_| b"etaoinshrdlucmfwypvbgkjqxz"[letters.below(26)] as char)
+                    .collect()
             })
             .collect();
         let mut text = String::with_capacity(bytes + 256);
@@ -149,7 +151,10 @@ pub fn many_files(root: &Path, rng: &mut Rng, files: usize, dirs: usize) -> io::
             bytes.truncate(size);
             "txt"
         };
-        fs::write(dirs[i % dirs.len()].join(format!("f{i:06}.{ending}")), &bytes)?;
+        fs::write(
+            dirs[i % dirs.len()].join(format!("f{i:06}.{ending}")),
+            &bytes,
+        )?;
     }
     Ok(())
 }
@@ -199,7 +204,9 @@ pub fn sparse(path: &Path, rng: &mut Rng, size: u64, extents: u64) -> io::Result
     file.set_len(size)?;
     let stride = (size >> 20) / extents;
     for extent in 0..extents {
-        file.seek(SeekFrom::Start((extent * stride + rng.below(stride as usize) as u64) << 20))?;
+        file.seek(SeekFrom::Start(
+            (extent * stride + rng.below(stride as usize) as u64) << 20,
+        ))?;
         for q in 0..128 {
             file.write_all(&page(rng, &pool, (1 << 40) + extent * 128 + q))?;
         }
@@ -209,11 +216,23 @@ pub fn sparse(path: &Path, rng: &mut Rng, size: u64, extents: u64) -> io::Result
 
 /// A copy of the system's own files up to `budget` bytes, with times and permissions.
 fn system_files(root: &Path, budget: u64) -> io::Result<()> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let sources = ["/usr/lib".into(), "/usr/bin".into(), "/usr/include".into(), "/usr/share".into(), home.join(".cargo/registry")];
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    let sources = [
+        "/usr/lib".into(),
+        "/usr/bin".into(),
+        "/usr/include".into(),
+        "/usr/share".into(),
+        home.join(".cargo/registry"),
+    ];
     let mut left = budget;
     for source in sources.iter().filter(|s| s.is_dir()) {
-        copy_tree(source, &root.join(source.strip_prefix("/").unwrap_or(source)), &mut left)?;
+        copy_tree(
+            source,
+            &root.join(source.strip_prefix("/").unwrap_or(source)),
+            &mut left,
+        )?;
     }
     Ok(())
 }
@@ -251,7 +270,10 @@ pub fn touch(root: &Path, count: usize, seed: u64) -> io::Result<()> {
         files.swap(at, pick);
         let mut bytes = [0; 16];
         rng.fill(&mut bytes);
-        OpenOptions::new().append(true).open(&files[at])?.write_all(&bytes)?;
+        OpenOptions::new()
+            .append(true)
+            .open(&files[at])?
+            .write_all(&bytes)?;
     }
     Ok(())
 }
@@ -317,7 +339,10 @@ mod tests {
         collect(&dir.path().join("1"), &mut files).unwrap();
         assert_eq!(files.len(), 50);
         for file in files {
-            let other = dir.path().join("2").join(file.strip_prefix(dir.path().join("1")).unwrap());
+            let other = dir
+                .path()
+                .join("2")
+                .join(file.strip_prefix(dir.path().join("1")).unwrap());
             assert_eq!(fs::read(file).unwrap(), fs::read(other).unwrap());
         }
     }

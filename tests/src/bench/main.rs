@@ -32,7 +32,12 @@ const TARGETS: &[Target] = &[
     target("B: first backup", What::Wall, Some("bupstash"), 1.0),
     target("B: first backup", What::Added, None, 1.0),
     target("C: first backup of big.db", What::Wall, None, 0.8),
-    target("C: first backup of big.db", What::Added, Some("bupstash"), 1.1),
+    target(
+        "C: first backup of big.db",
+        What::Added,
+        Some("bupstash"),
+        1.1,
+    ),
     target("C: 1 % of the pages rewritten", What::Added, None, 0.2),
     target("C: restore of big.db", What::Wall, None, 1.0),
     target("D: first backup", What::Wall, Some("bupstash"), 0.9),
@@ -41,7 +46,12 @@ const TARGETS: &[Target] = &[
 ];
 
 const fn target(work: &'static str, what: What, peer: Option<&'static str>, must: f64) -> Target {
-    Target { work, what, peer, must }
+    Target {
+        work,
+        what,
+        peer,
+        must,
+    }
 }
 
 struct Options {
@@ -64,9 +74,19 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["corpus", name, dir] => return Ok(corpus::generate(name, dir.as_ref(), 42)?),
-        ["corpus", name, dir, seed] => return Ok(corpus::generate(name, dir.as_ref(), seed.parse()?)?),
-        ["touch", dir, count, seed] => return Ok(corpus::touch(dir.as_ref(), count.parse()?, seed.parse()?)?),
-        ["dirty", file, fraction, seed] => return Ok(corpus::dirty(file.as_ref(), fraction.parse()?, seed.parse()?)?),
+        ["corpus", name, dir, seed] => {
+            return Ok(corpus::generate(name, dir.as_ref(), seed.parse()?)?);
+        }
+        ["touch", dir, count, seed] => {
+            return Ok(corpus::touch(dir.as_ref(), count.parse()?, seed.parse()?)?);
+        }
+        ["dirty", file, fraction, seed] => {
+            return Ok(corpus::dirty(
+                file.as_ref(),
+                fraction.parse()?,
+                seed.parse()?,
+            )?);
+        }
         ["insert", file] => return Ok(corpus::insert_front(file.as_ref())?),
         _ => {}
     }
@@ -92,19 +112,30 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
-    let bin = std::env::current_exe()?.parent().map(PathBuf::from).unwrap_or_default();
+    let bin = std::env::current_exe()?
+        .parent()
+        .map(PathBuf::from)
+        .unwrap_or_default();
     let mut options = Options {
-        only: ["A", "B", "C", "S", "D", "G", "P"].map(String::from).to_vec(),
+        only: ["A", "B", "C", "S", "D", "G", "P"]
+            .map(String::from)
+            .to_vec(),
         out: None,
         plan: Plan {
             scratch: PathBuf::from(".bench"),
-            peers: PEERS.iter().copied().filter(|p| p.version().is_some()).collect(),
+            peers: PEERS
+                .iter()
+                .copied()
+                .filter(|p| p.version().is_some())
+                .collect(),
             rounds: 3,
             bin,
         },
     };
     for pair in words.chunks(2) {
-        let [key, value] = pair else { return Err(USAGE.into()) };
+        let [key, value] = pair else {
+            return Err(USAGE.into());
+        };
         match *key {
             "--only" => options.only = value.split(',').map(str::to_owned).collect(),
             "--rounds" => options.plan.rounds = value.parse()?,
@@ -151,7 +182,9 @@ fn measure_part(plan: &Plan, part: &str) -> Result<Vec<Row>, Box<dyn std::error:
                 &[
                     Step::Backup("C: first backup of big.db"),
                     Step::Restore("C: restore of big.db", "C: restore of big.db over itself"),
-                    Step::Change(&|root, round| corpus::dirty(&root.join("big.db"), 0.01, 2000 + round)),
+                    Step::Change(&|root, round| {
+                        corpus::dirty(&root.join("big.db"), 0.01, 2000 + round)
+                    }),
                     Step::Backup("C: 1 % of the pages rewritten"),
                 ],
             )?
@@ -160,7 +193,10 @@ fn measure_part(plan: &Plan, part: &str) -> Result<Vec<Row>, Box<dyn std::error:
             &split(plan, "C", "sparse.img")?,
             &[
                 Step::Backup("C: first backup of sparse.img"),
-                Step::Restore("C: restore of sparse.img", "C: restore of sparse.img over itself"),
+                Step::Restore(
+                    "C: restore of sparse.img",
+                    "C: restore of sparse.img over itself",
+                ),
             ],
         )?,
         "D" => plan.scenario(
@@ -188,7 +224,10 @@ fn measure_part(plan: &Plan, part: &str) -> Result<Vec<Row>, Box<dyn std::error:
 /// One file of a corpus as a directory of its own, by hard link: nothing is copied.
 fn split(plan: &Plan, corpus: &str, file: &str) -> std::io::Result<PathBuf> {
     let whole = plan.corpus(corpus)?;
-    let dir = plan.scratch.join("corpora").join(format!("{corpus}-{file}"));
+    let dir = plan
+        .scratch
+        .join("corpora")
+        .join(format!("{corpus}-{file}"));
     if !dir.exists() {
         std::fs::create_dir_all(&dir)?;
         std::fs::rename(whole.join(file), dir.join(file))?;
@@ -199,7 +238,10 @@ fn split(plan: &Plan, corpus: &str, file: &str) -> std::io::Result<PathBuf> {
 
 fn heading(plan: &Plan) -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|l| l.strip_prefix("model name")).map_or("unknown", |l| l.trim_start_matches([' ', '\t', ':']));
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .map_or("unknown", |l| l.trim_start_matches([' ', '\t', ':']));
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let mut text = format!(
@@ -207,9 +249,17 @@ fn heading(plan: &Plan) -> String {
         kernel.trim(),
         plan.rounds
     );
-    let _ = writeln!(text, "- holdfast {}: coordinator and agent as two processes, `holdfast backup NAME --coordinator URL`, `holdfast restore`", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(
+        text,
+        "- holdfast {}: coordinator and agent as two processes, `holdfast backup NAME --coordinator URL`, `holdfast restore`",
+        env!("CARGO_PKG_VERSION")
+    );
     for peer in &plan.peers {
-        let note = if *peer == Peer::Conserve { " (does not encrypt)" } else { "" };
+        let note = if *peer == Peer::Conserve {
+            " (does not encrypt)"
+        } else {
+            ""
+        };
         let _ = writeln!(text, "- {}{note}", peer.version().unwrap_or_default());
     }
     for peer in PEERS.iter().filter(|p| !plan.peers.contains(p)) {
@@ -223,7 +273,8 @@ fn heading(plan: &Plan) -> String {
 fn write_section(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     const BEGIN: &str = "<!-- measured: written by `make bench` -->\n";
     const END: &str = "<!-- end of measured -->\n";
-    let old = std::fs::read_to_string(path).unwrap_or_else(|_| format!("# Benchmarks\n\n{BEGIN}{END}"));
+    let old =
+        std::fs::read_to_string(path).unwrap_or_else(|_| format!("# Benchmarks\n\n{BEGIN}{END}"));
     let (before, rest) = old.split_once(BEGIN).unwrap_or((&old, END));
     let after = rest.split_once(END).map_or("", |(_, after)| after);
     std::fs::write(path, format!("{before}{BEGIN}{text}{END}{after}"))

@@ -30,8 +30,18 @@ impl Watched {
     fn cpu(&self) -> io::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         // The second field is the name in parentheses, which may hold spaces: count from its end.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<u64>().ok()).unwrap_or(0);
+        let fields: Vec<&str> = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        let ticks = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|f| f.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
         Ok(Duration::from_millis((ticks(11) + ticks(12)) * 10))
     }
 
@@ -43,21 +53,34 @@ impl Watched {
 fn peak_mib(pid: u32) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kib| kib / 1024.0)
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<f64>()
+        .ok()
+        .map(|kib| kib / 1024.0)
 }
 
 fn children_cpu() -> io::Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    let time = |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
+    let time =
+        |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
     Ok(time(usage.user_time()) + time(usage.system_time()))
 }
 
 /// Runs a command to its end; an exit code that is not among `accepted` is an error with its output.
-pub fn run(name: &str, command: &mut Command, watched: &[Watched], accepted: &[i32]) -> io::Result<Cost> {
+pub fn run(
+    name: &str,
+    command: &mut Command,
+    watched: &[Watched],
+    accepted: &[i32],
+) -> io::Result<Cost> {
     let before: Vec<Duration> = watched.iter().map(Watched::cpu).collect::<Result<_, _>>()?;
     watched.iter().try_for_each(Watched::reset_peak)?;
     let log = tempfile::tempfile()?;
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log.try_clone()?);
     let children = children_cpu()?;
     let start = Instant::now();
     let mut child = command.spawn()?;
@@ -73,7 +96,10 @@ pub fn run(name: &str, command: &mut Command, watched: &[Watched], accepted: &[i
     };
     let wall = start.elapsed();
     if !status.code().is_some_and(|code| accepted.contains(&code)) {
-        return Err(io::Error::other(format!("{command:?} ended with {status}: {}", tail(log)?)));
+        return Err(io::Error::other(format!(
+            "{command:?} ended with {status}: {}",
+            tail(log)?
+        )));
     }
     let mut cpu = children_cpu()? - children;
     let mut peaks = vec![(name.to_owned(), peak)];
@@ -82,12 +108,21 @@ pub fn run(name: &str, command: &mut Command, watched: &[Watched], accepted: &[i
         cpu += process.cpu()?.saturating_sub(before);
         peaks.push((process.name.clone(), peak_mib(process.pid).unwrap_or(0.0)));
     }
-    Ok(Cost { wall, cpu, peak_mib: peaks })
+    Ok(Cost {
+        wall,
+        cpu,
+        peak_mib: peaks,
+    })
 }
 
 /// Waits until no watched process has used CPU for a second (at most a minute).
 fn settle(watched: &[Watched]) -> io::Result<()> {
-    let sum = || watched.iter().map(Watched::cpu).sum::<io::Result<Duration>>();
+    let sum = || {
+        watched
+            .iter()
+            .map(Watched::cpu)
+            .sum::<io::Result<Duration>>()
+    };
     let (mut last, mut quiet) = (sum()?, 0);
     for _ in 0..300 {
         if watched.is_empty() || quiet >= 5 {
@@ -96,7 +131,11 @@ fn settle(watched: &[Watched]) -> io::Result<()> {
         std::thread::sleep(Duration::from_millis(200));
         let now = sum()?;
         // One clock tick of housekeeping (timers) is not work.
-        quiet = if now.saturating_sub(last) <= Duration::from_millis(10) { quiet + 1 } else { 0 };
+        quiet = if now.saturating_sub(last) <= Duration::from_millis(10) {
+            quiet + 1
+        } else {
+            0
+        };
         last = now;
     }
     Ok(())
@@ -117,7 +156,11 @@ pub fn tree_bytes(root: &std::path::Path) -> io::Result<u64> {
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
         let meta = entry.metadata()?;
-        sum += if meta.is_dir() { tree_bytes(&entry.path())? } else { meta.len() };
+        sum += if meta.is_dir() {
+            tree_bytes(&entry.path())?
+        } else {
+            meta.len()
+        };
     }
     Ok(sum)
 }

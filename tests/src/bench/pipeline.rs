@@ -23,7 +23,9 @@ pub fn table(file: &Path, _tree: &Path) -> io::Result<String> {
         }
     }
     bytes.truncate(filled);
-    let mut out = String::from("| profile | frame KiB | zstd | MiB/s, one thread | ratio | chunks |\n|---|---|---|---|---|---|\n");
+    let mut out = String::from(
+        "| profile | frame KiB | zstd | MiB/s, one thread | ratio | chunks |\n|---|---|---|---|---|---|\n",
+    );
     for profile in [1u8, 2, 3] {
         for frame in [256 << 10, 1 << 20] {
             for level in [-1, 1, 2, 3] {
@@ -31,7 +33,11 @@ pub fn table(file: &Path, _tree: &Path) -> io::Result<String> {
                 let (stored, chunks) = run(&bytes, profile, frame, level)?;
                 let rate = bytes.len() as f64 / 1_048_576.0 / start.elapsed().as_secs_f64();
                 let ratio = bytes.len() as f64 / stored as f64;
-                let _ = writeln!(out, "| {profile} | {} | {level} | {rate:.0} | {ratio:.3} | {chunks} |", frame >> 10);
+                let _ = writeln!(
+                    out,
+                    "| {profile} | {} | {level} | {rate:.0} | {ratio:.3} | {chunks} |",
+                    frame >> 10
+                );
             }
         }
     }
@@ -84,7 +90,8 @@ struct Seal(ring::aead::LessSafeKey, u64);
 
 impl Seal {
     fn new() -> Self {
-        let key = ring::aead::UnboundKey::new(&ring::aead::AES_256_GCM, &[9; 32]).expect("the key has 32 bytes");
+        let key = ring::aead::UnboundKey::new(&ring::aead::AES_256_GCM, &[9; 32])
+            .expect("the key has 32 bytes");
         Self(ring::aead::LessSafeKey::new(key), 0)
     }
 
@@ -93,7 +100,9 @@ impl Seal {
         let mut nonce = [0; 12];
         nonce[4..].copy_from_slice(&self.1.to_be_bytes());
         let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
-        let tag = self.0.seal_in_place_separate_tag(nonce, ring::aead::Aad::empty(), &mut bytes);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(nonce, ring::aead::Aad::empty(), &mut bytes);
         bytes.len() as u64 + tag.map_or(0, |t| t.as_ref().len() as u64)
     }
 }

@@ -52,7 +52,11 @@ pub fn table(rows: &[Row]) -> String {
             names.push(name);
         }
     }
-    let mut out = format!("| work | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    let mut out = format!(
+        "| work | {} |\n|---|{}\n",
+        names.join(" | "),
+        "---|".repeat(names.len())
+    );
     for row in rows {
         let _ = write!(out, "| {} |", row.work);
         for name in &names {
@@ -69,19 +73,44 @@ pub fn table(rows: &[Row]) -> String {
 
 fn cell(runs: &Runs) -> String {
     let (Some(wall), Some(cpu)) = (runs.wall(), runs.cpu()) else {
-        return format!("failed: {}", runs.failed.clone().unwrap_or_default().replace(['\n', '|'], " "));
+        return format!(
+            "failed: {}",
+            runs.failed
+                .clone()
+                .unwrap_or_default()
+                .replace(['\n', '|'], " ")
+        );
     };
-    let peaks: Vec<String> = runs.peaks().iter().map(|(_, mib)| format!("{mib:.0}")).collect();
-    let added = runs.added().map_or(String::new(), |b| format!(" / {:.1}", b as f64 / 1_048_576.0));
-    format!("{:.2} / {:.2} / {}{added}", wall.as_secs_f64(), cpu.as_secs_f64(), peaks.join("+"))
+    let peaks: Vec<String> = runs
+        .peaks()
+        .iter()
+        .map(|(_, mib)| format!("{mib:.0}"))
+        .collect();
+    let added = runs.added().map_or(String::new(), |b| {
+        format!(" / {:.1}", b as f64 / 1_048_576.0)
+    });
+    format!(
+        "{:.2} / {:.2} / {}{added}",
+        wall.as_secs_f64(),
+        cpu.as_secs_f64(),
+        peaks.join("+")
+    )
 }
 
 /// The targets with what was reached.
 pub fn targets(rows: &[Row], targets: &[Target]) -> String {
-    let mut out = String::from("| work | compared | with | must be at most | is | |\n|---|---|---|---|---|---|\n");
+    let mut out = String::from(
+        "| work | compared | with | must be at most | is | |\n|---|---|---|---|---|---|\n",
+    );
     for target in targets {
-        let Some(row) = rows.iter().find(|r| r.work == target.work) else { continue };
-        let ours = row.tools.iter().find(|(n, _)| n == "holdfast").and_then(|(_, r)| target.what.of(r));
+        let Some(row) = rows.iter().find(|r| r.work == target.work) else {
+            continue;
+        };
+        let ours = row
+            .tools
+            .iter()
+            .find(|(n, _)| n == "holdfast")
+            .and_then(|(_, r)| target.what.of(r));
         let theirs = row
             .tools
             .iter()
@@ -91,12 +120,26 @@ pub fn targets(rows: &[Row], targets: &[Target]) -> String {
         let (with, is, verdict) = match (ours, theirs) {
             (Some(ours), Some((theirs, name))) if theirs > 0.0 => {
                 let ratio = ours / theirs;
-                let verdict = if ratio <= target.must { "met" } else { "**missed**" };
+                let verdict = if ratio <= target.must {
+                    "met"
+                } else {
+                    "**missed**"
+                };
                 (name, format!("{ratio:.2} ×"), verdict)
             }
-            _ => (target.peer.unwrap_or("best peer"), "not measured".into(), ""),
+            _ => (
+                target.peer.unwrap_or("best peer"),
+                "not measured".into(),
+                "",
+            ),
         };
-        let _ = writeln!(out, "| {} | {} | {with} | {} × | {is} | {verdict} |", target.work, target.what.word(), target.must);
+        let _ = writeln!(
+            out,
+            "| {} | {} | {with} | {} × | {is} | {verdict} |",
+            target.work,
+            target.what.word(),
+            target.must
+        );
     }
     out
 }

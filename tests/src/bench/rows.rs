@@ -180,7 +180,9 @@ impl Plan {
 
     fn tools(&self, source: &Path) -> io::Result<Vec<Tool>> {
         let scratch = self.scratch.join("repos");
-        let mut tools = vec![Tool::Holdfast(Box::new(Holdfast::start(&self.bin, &scratch, source)?))];
+        let mut tools = vec![Tool::Holdfast(Box::new(Holdfast::start(
+            &self.bin, &scratch, source,
+        )?))];
         for peer in &self.peers {
             tools.push(Tool::Peer(PeerRepo::create(*peer, &scratch)?));
         }
@@ -188,16 +190,27 @@ impl Plan {
     }
 }
 
-fn record(rows: &mut Vec<Row>, at: usize, work: &str, tool: &str, cost: io::Result<Cost>, added: Option<u64>) {
+fn record(
+    rows: &mut Vec<Row>,
+    at: usize,
+    work: &str,
+    tool: &str,
+    cost: io::Result<Cost>,
+    added: Option<u64>,
+) {
     if rows.len() <= at {
         rows.resize_with(at + 1, Row::default);
     }
     let row = &mut rows[at];
     row.work = work.to_owned();
-    let index = row.tools.iter().position(|(name, _)| name == tool).unwrap_or_else(|| {
-        row.tools.push((tool.to_owned(), Runs::default()));
-        row.tools.len() - 1
-    });
+    let index = row
+        .tools
+        .iter()
+        .position(|(name, _)| name == tool)
+        .unwrap_or_else(|| {
+            row.tools.push((tool.to_owned(), Runs::default()));
+            row.tools.len() - 1
+        });
     let runs = &mut row.tools[index].1;
     match cost {
         Ok(cost) => {
@@ -210,8 +223,16 @@ fn record(rows: &mut Vec<Row>, at: usize, work: &str, tool: &str, cost: io::Resu
 
 /// Reads everything once, so that the first tool does not pay for the disk.
 fn warm(source: &Path) -> io::Result<()> {
-    let status = Command::new("sh").arg("-c").arg("tar -cf - \"$0\" 2>/dev/null | cat >/dev/null").arg(source).status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other("cannot read the corpus")) }
+    let status = Command::new("sh")
+        .arg("-c")
+        .arg("tar -cf - \"$0\" 2>/dev/null | cat >/dev/null")
+        .arg(source)
+        .status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other("cannot read the corpus"))
+    }
 }
 
 /// A fresh ext4 on a loop device (as root), or an empty directory.
@@ -225,18 +246,30 @@ impl FreshTarget {
     pub fn make(scratch: &Path) -> io::Result<Self> {
         let dir = scratch.join("target");
         let image = scratch.join("target.img");
-        let _ = Command::new("umount").arg(&dir).stderr(std::process::Stdio::null()).status();
+        let _ = Command::new("umount")
+            .arg(&dir)
+            .stderr(std::process::Stdio::null())
+            .status();
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir)?;
         if !nix::unistd::geteuid().is_root() {
             return Ok(Self { dir, image: None });
         }
         let script = "set -e; rm -f \"$1\"; truncate -s 16G \"$1\"; mkfs.ext4 -q -F -N 2000000 -E lazy_itable_init=0,lazy_journal_init=0 \"$1\"; mount -o loop \"$1\" \"$0\"; rmdir \"$0/lost+found\"";
-        let done = Command::new("sh").args(["-c", script]).arg(&dir).arg(&image).status()?;
+        let done = Command::new("sh")
+            .args(["-c", script])
+            .arg(&dir)
+            .arg(&image)
+            .status()?;
         if !done.success() {
-            return Err(io::Error::other("cannot mount a fresh ext4 for the restore"));
+            return Err(io::Error::other(
+                "cannot mount a fresh ext4 for the restore",
+            ));
         }
-        Ok(Self { dir, image: Some(image) })
+        Ok(Self {
+            dir,
+            image: Some(image),
+        })
     }
 
     /// Where it is.

@@ -19,7 +19,13 @@ pub enum Peer {
 }
 
 /// All peers.
-pub const PEERS: [Peer; 5] = [Peer::Restic, Peer::Rustic, Peer::Bupstash, Peer::Conserve, Peer::Borg];
+pub const PEERS: [Peer; 5] = [
+    Peer::Restic,
+    Peer::Rustic,
+    Peer::Bupstash,
+    Peer::Conserve,
+    Peer::Borg,
+];
 
 impl Peer {
     /// Its command.
@@ -35,9 +41,21 @@ impl Peer {
 
     /// Its version, or `None` where it is not installed.
     pub fn version(self) -> Option<String> {
-        let flag = if self == Peer::Restic { "version" } else { "--version" };
-        let out = Command::new(self.name()).arg(flag).stdin(Stdio::null()).output().ok()?;
-        let text = String::from_utf8_lossy(&out.stdout).lines().next()?.trim().to_owned();
+        let flag = if self == Peer::Restic {
+            "version"
+        } else {
+            "--version"
+        };
+        let out = Command::new(self.name())
+            .arg(flag)
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        let text = String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .next()?
+            .trim()
+            .to_owned();
         (out.status.success() && !text.is_empty()).then_some(text)
     }
 }
@@ -57,7 +75,11 @@ impl PeerRepo {
         let _ = std::fs::remove_dir_all(&home);
         std::fs::create_dir_all(&home)?;
         std::fs::write(home.join("password"), "benchmark")?;
-        let repo = Self { peer, home, runs: 0 };
+        let repo = Self {
+            peer,
+            home,
+            runs: 0,
+        };
         if peer == Peer::Bupstash {
             repo.done(&["new-key", "-o", &repo.at("key")])?;
         }
@@ -105,9 +127,22 @@ impl PeerRepo {
             Peer::Restic => vec!["backup", "-q", source],
             Peer::Rustic => vec!["--no-progress", "backup", source],
             Peer::Bupstash => vec!["put", "-q", "name=bench", source],
-            Peer::Conserve => return vec!["backup".into(), "--no-progress".into(), self.at("repo"), source.into()],
+            Peer::Conserve => {
+                return vec![
+                    "backup".into(),
+                    "--no-progress".into(),
+                    self.at("repo"),
+                    source.into(),
+                ];
+            }
             Peer::Borg => {
-                return vec!["create".into(), "-C".into(), "zstd,3".into(), format!("::run{}", self.runs), source.into()];
+                return vec![
+                    "create".into(),
+                    "-C".into(),
+                    "zstd,3".into(),
+                    format!("::run{}", self.runs),
+                    source.into(),
+                ];
             }
         };
         words.into_iter().map(str::to_owned).collect()
@@ -122,12 +157,18 @@ impl PeerRepo {
 
     /// Restores the newest backup below `target`, which is empty, and syncs it.
     pub fn restore(&self, source: &Path, target: &Path) -> io::Result<Cost> {
-        let (source, to) = (source.to_string_lossy().into_owned(), target.to_string_lossy().into_owned());
+        let (source, to) = (
+            source.to_string_lossy().into_owned(),
+            target.to_string_lossy().into_owned(),
+        );
         let script = match self.peer {
             Peer::Restic => format!("restic restore -q latest:{source} --target {to}"),
             Peer::Rustic => format!("rustic --no-progress restore latest:{source} {to}"),
             Peer::Bupstash => format!("bupstash restore -q --into {to} name=bench"),
-            Peer::Conserve => format!("conserve restore --no-progress --force-overwrite {} {to}", self.at("repo")),
+            Peer::Conserve => format!(
+                "conserve restore --no-progress --force-overwrite {} {to}",
+                self.at("repo")
+            ),
             Peer::Borg => format!("cd {to} && borg extract ::run{}", self.runs),
         };
         let mut command = self.command_named("sh");
