@@ -9,9 +9,10 @@ use crate::tar::{Header, Member, TarWriter};
 use bytes::Bytes;
 use holdfast_format::path::{RelPath, escape};
 use holdfast_proto::v1::Kind;
+use std::collections::BTreeMap;
 use std::io::{BufWriter, IsTerminal, Write};
 
-/// Writes it; memory does not grow with the snapshot. Sockets are left out (tar has none) and said.
+/// Writes it; memory grows only with the directories that wait for their place (siblings on the way down). Sockets are left out (tar has none) and said.
 pub async fn run(global: &Global, options: Dump) -> Outcome<()> {
     if std::io::stdout().is_terminal() {
         return Err(Failure::usage(
@@ -24,6 +25,7 @@ pub async fn run(global: &Global, options: Dump) -> Outcome<()> {
     let mut entries = reader.entries(selection.path.as_bytes()).await?;
     let mut tar = TarWriter::new(BufWriter::with_capacity(1 << 20, std::io::stdout().lock()));
     let mut found = false;
+    let mut waiting: BTreeMap<Vec<u8>, FullEntry> = BTreeMap::new();
     while let Some(file) = entries.next().await? {
         found = true;
         if file.entry.kind() == Kind::Socket {
@@ -35,7 +37,29 @@ pub async fn run(global: &Global, options: Dump) -> Outcome<()> {
             }
             continue;
         }
+        // In key order a directory's contents come after all its siblings; extractors expect them right
+        // behind it (else they set its time too early), so its header waits for that place.
+        let key = RelPath::new(file.entry.path.to_vec())
+            .map_err(|e| Failure::failed(e.to_string()))?
+            .to_key();
+        while waiting
+            .first_key_value()
+            .is_some_and(|(place, _)| *place <= key)
+        {
+            if let Some((_, directory)) = waiting.pop_first() {
+                member(&mut reader, &mut tar, &directory, &selection.path).await?;
+            }
+        }
+        if file.entry.kind() == Kind::Directory && !file.entry.path.is_empty() {
+            let path = RelPath::new(file.entry.path.to_vec())
+                .map_err(|e| Failure::failed(e.to_string()))?;
+            waiting.insert(path.subtree_prefix(), file);
+            continue;
+        }
         member(&mut reader, &mut tar, &file, &selection.path).await?;
+    }
+    for directory in waiting.into_values() {
+        member(&mut reader, &mut tar, &directory, &selection.path).await?;
     }
     if !found {
         entries.damage()?;
