@@ -6,6 +6,9 @@
 use crate::error::{Error, Result};
 use holdfast_format::volume::VolumeFacts;
 
+/// Longest node name, in bytes.
+pub const MAX_NODE: usize = 253;
+
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -31,6 +34,11 @@ pub enum Action<'a> {
 /// Decides; `NotAllowed` names what was refused.
 pub fn authorize(peer: &Peer, action: Action<'_>) -> Result<()> {
     match (peer, action) {
+        (Peer::Local, Action::Backup(facts)) if facts.node.len() > MAX_NODE => {
+            Err(Error::NotAllowed {
+                detail: "node name above 253 bytes".into(),
+            })
+        }
         (Peer::Local, Action::Serve("")) => Err(Error::NotAllowed {
             detail: "an agent must name its node".into(),
         }),

@@ -9,6 +9,7 @@ use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
 use crate::metrics::CoordinatorMetrics;
 use crate::repo::claim::acquire;
+use crate::repo::reconcile::{Reconciled, reconcile};
 use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, snapshots};
 use crate::schedule::Hub;
 use crate::service;
@@ -34,7 +35,6 @@ pub struct Coordinator {
     owning: Option<Owning>,
     hub: Hub,
     clock: Arc<dyn Clock>,
-    settings: CoordinatorSettings,
     started_ns: i64,
     stopper: Mutex<Option<Stopper>>,
     stopping: Shutdown,
@@ -76,6 +76,8 @@ impl Coordinator {
         .await?;
         catalog.set_claim_epoch(claim.epoch()).await?;
         let epoch = claim.epoch();
+        let found = reconcile(&catalog, &repository, clock.now_ns(), &|_| {}).await?;
+        report(&found);
         let totals = catalog.totals().await?;
         let pool = PackPool::new(PoolParts {
             repository: repository.clone(),
@@ -93,7 +95,7 @@ impl Coordinator {
             claim: RwLock::new(Some(claim)),
             pool,
             clock: clock.clone(),
-            settings: settings.clone(),
+            settings,
         });
         for reserved in core.catalog.unpublished().await? {
             core.settle(&reserved).await?;
@@ -103,7 +105,7 @@ impl Coordinator {
             core,
             epoch,
         };
-        Ok(Self::new(library, Some(owning), settings, clock))
+        Ok(Self::new(library, Some(owning), clock))
     }
 
     /// Opens the store and the catalog for reading only: no claim, nothing is written.
@@ -115,15 +117,10 @@ impl Coordinator {
         let id = repository.id();
         let catalog = Arc::new(Catalog::open(&settings.state_dir, &id, Mode::ReadOnly).await?);
         let library = library(&settings, catalog, repository);
-        Ok(Self::new(library, None, settings, clock))
+        Ok(Self::new(library, None, clock))
     }
 
-    fn new(
-        library: Library,
-        owning: Option<Owning>,
-        settings: CoordinatorSettings,
-        clock: Arc<dyn Clock>,
-    ) -> Arc<Self> {
+    fn new(library: Library, owning: Option<Owning>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let (stopper, stopping) = shutdown::channel();
         Arc::new(Self {
             library,
@@ -131,7 +128,6 @@ impl Coordinator {
             hub: Hub::default(),
             started_ns: clock.now_ns(),
             clock,
-            settings,
             stopper: Mutex::new(Some(stopper)),
             stopping,
         })
@@ -169,7 +165,10 @@ impl Coordinator {
 
     /// Whether another catalog has taken the repository: this process must stop.
     pub fn is_fenced(&self) -> bool {
-        let claim = self.owning.as_ref().and_then(|o| o.core.claim.try_read().ok());
+        let claim = self
+            .owning
+            .as_ref()
+            .and_then(|o| o.core.claim.try_read().ok());
         claim.is_some_and(|claim| claim.as_ref().is_some_and(Claim::is_lost))
     }
 
@@ -185,7 +184,9 @@ impl Coordinator {
     }
 
     pub(crate) fn pool_bytes(&self) -> u64 {
-        self.owning.as_ref().map_or(0, |o| o.core.pool.memory_bytes())
+        self.owning
+            .as_ref()
+            .map_or(0, |o| o.core.pool.memory_bytes())
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -194,10 +195,6 @@ impl Coordinator {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
-    }
-
-    pub(crate) fn settings(&self) -> &CoordinatorSettings {
-        &self.settings
     }
 
     pub(crate) fn stopping(&self) -> Shutdown {
@@ -242,7 +239,9 @@ impl Coordinator {
     /// The node that serves a volume now, else the one it was read on.
     pub(crate) fn node_of(&self, facts: &VolumeFacts) -> String {
         let listed = self.hub.volumes();
-        let serving = listed.into_iter().find(|(_, l)| named(l, facts.name.as_str()));
+        let serving = listed
+            .into_iter()
+            .find(|(_, l)| named(l, facts.name.as_str()));
         serving.map_or_else(|| facts.node.clone(), |(node, _)| node)
     }
 
@@ -250,7 +249,11 @@ impl Coordinator {
     pub(crate) async fn forget(&self, id: &SnapshotId) -> Result<SnapshotInfo> {
         let owning = self.owning.as_ref().ok_or_else(read_only)?;
         let core = &owning.core;
-        let row = core.catalog.snapshot(id).await?.ok_or_else(|| not_found(id))?;
+        let row = core
+            .catalog
+            .snapshot(id)
+            .await?
+            .ok_or_else(|| not_found(id))?;
         let record = Snapshot::decode(&row.record)?;
         let claim = core.claim().await?;
         snapshots::delete(core.repository.store(), &claim, row.volume, *id).await?;
@@ -282,6 +285,26 @@ impl Coordinator {
     }
 }
 
+fn report(found: &Reconciled) {
+    if found.was_behind() {
+        tracing::warn!(
+            packs = found.packs,
+            snapshots = found.snapshots,
+            marks = found.marks,
+            deletions = found.deletions,
+            forgotten = found.forgotten.len(),
+            "the catalog was behind its store and has been brought up"
+        );
+    }
+    for problem in &found.problems {
+        tracing::error!(
+            object = problem.object,
+            detail = problem.detail,
+            "damage in the store"
+        );
+    }
+}
+
 /// What readers work with. A cache that cannot be had costs reads from the store.
 fn library(
     settings: &CoordinatorSettings,
@@ -309,7 +332,10 @@ fn read_only() -> Error {
 }
 
 fn named(listed: &proto::AgentVolume, name: &str) -> bool {
-    listed.facts.as_ref().is_some_and(|facts| facts.name == name)
+    listed
+        .facts
+        .as_ref()
+        .is_some_and(|facts| facts.name == name)
 }
 
 /// What an agent says of a volume.

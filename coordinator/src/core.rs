@@ -71,7 +71,10 @@ impl Core {
         let stored = reserved.record.clone();
         let stored_bytes = stored.len() as u64;
         let claim = self.claim().await?;
-        let id = self.repository.put_snapshot(&claim, &volume, stored).await?;
+        let id = self
+            .repository
+            .put_snapshot(&claim, &volume, stored)
+            .await?;
         if id != reserved.snapshot {
             return Err(Error::internal("put the record that was reserved"));
         }

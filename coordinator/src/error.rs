@@ -5,6 +5,7 @@
 
 use crate::catalog::CatalogError;
 use crate::repo::RepoError;
+use crate::repo::reconcile::ReconcileError;
 use holdfast_format::FormatError;
 use holdfast_format::id::{ChunkId, SnapshotId};
 use std::sync::Arc;
@@ -234,6 +235,15 @@ pub enum Kind {
     Cancelled,
     /// A fault of this program.
     Internal,
+}
+
+impl From<ReconcileError> for Error {
+    fn from(error: ReconcileError) -> Self {
+        match error {
+            ReconcileError::Store(error) => error.into(),
+            ReconcileError::Catalog(error) => error.into(),
+        }
+    }
 }
 
 impl Error {

@@ -18,6 +18,7 @@ mod metrics;
 pub mod repo;
 mod restore_plan;
 mod schedule;
+pub mod server;
 mod service;
 mod session;
 pub mod settings;

@@ -45,7 +45,9 @@ impl CoordinatorMetrics {
     pub async fn update(&self) {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let gauges = &self.gauges;
-        gauges.pack_memory.set(number(self.coordinator.pool_bytes()));
+        gauges
+            .pack_memory
+            .set(number(self.coordinator.pool_bytes()));
         gauges.fenced.set(i64::from(self.coordinator.is_fenced()));
         if let Ok(status) = self.coordinator.status().await {
             gauges.open_sessions.set(number(status.open_sessions));

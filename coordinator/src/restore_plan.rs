@@ -79,17 +79,19 @@ pub fn plan(wanted: &[Wanted]) -> Vec<PackRead> {
             packs.len() - 1
         });
         let frames = &mut packs[at].frames;
-        let at = *frame_index.entry((pack, chunk.frame_no)).or_insert_with(|| {
-            frames.push(FrameRead {
-                frame_no: chunk.frame_no,
-                offset: chunk.offset,
-                stored_length: chunk.stored_length,
-                plain_length: chunk.plain_length,
-                wanted: Vec::new(),
-                wanted_bytes: 0,
+        let at = *frame_index
+            .entry((pack, chunk.frame_no))
+            .or_insert_with(|| {
+                frames.push(FrameRead {
+                    frame_no: chunk.frame_no,
+                    offset: chunk.offset,
+                    stored_length: chunk.stored_length,
+                    plain_length: chunk.plain_length,
+                    wanted: Vec::new(),
+                    wanted_bytes: 0,
+                });
+                frames.len() - 1
             });
-            frames.len() - 1
-        });
         frames[at].wanted.push(n);
         frames[at].wanted_bytes += u64::from(chunk.length);
     }

@@ -100,7 +100,7 @@ impl CoordinatorSettings {
         Self {
             state_dir,
             take_over: false,
-            host: host_name(),
+            host: crate::repo::claim::host_identity(),
             packs: PackSettings::default(),
             sessions: SessionSettings::default(),
             cache: CacheSettings::default(),
@@ -117,8 +117,16 @@ pub struct ServerSettings {
     pub key_file: Option<PathBuf>,
     /// File of a passphrase that opens the key.
     pub passphrase_file: Option<PathBuf>,
-    /// Where state directories of repositories lie.
-    pub state_root: PathBuf,
+    /// Where key files lie that are named after their repositories.
+    pub keys_dir: PathBuf,
+    /// Address of an S3-compatible service.
+    pub endpoint: Option<String>,
+    /// Region of the bucket.
+    pub region: Option<String>,
+    /// Whether the bucket stands in the path of a request.
+    pub path_style: Option<bool>,
+    /// Directory of the catalog, spilled frames and caches.
+    pub state_dir: PathBuf,
     /// Take the repository over from another catalog.
     pub take_over: bool,
     /// Where gRPC listens.
@@ -143,7 +151,8 @@ pub struct ServerSettings {
 
 impl ServerSettings {
     /// Asks for every key; wrong ones are in `settings`, and the result is then not to be used.
-    pub fn read(settings: &mut Settings) -> Self {
+    /// `insecure_listen` is the command line's word for it.
+    pub fn read(settings: &mut Settings, insecure_listen: bool) -> Self {
         let packs = PackSettings::default();
         let sessions = SessionSettings::default();
         let cache = CacheSettings::default();
@@ -151,13 +160,17 @@ impl ServerSettings {
             repository: settings.required("repository.url").unwrap_or_default(),
             key_file: path(settings, "repository.key_file"),
             passphrase_file: path(settings, "repository.passphrase_file"),
-            state_root: path(settings, "state.dir").unwrap_or_else(default_state_root),
+            keys_dir: path(settings, "repository.keys_dir").unwrap_or_else(default_keys_dir),
+            endpoint: settings.optional("repository.endpoint"),
+            region: settings.optional("repository.region"),
+            path_style: settings.optional("repository.path_style"),
+            state_dir: path(settings, "state.dir").unwrap_or_else(default_state_dir),
             take_over: settings.get("repository.take_over", false),
             listen: settings.get(
                 "grpc.listen",
                 Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, GRPC_PORT))),
             ),
-            insecure_listen: settings.get("grpc.insecure_listen", false),
+            insecure_listen: settings.get("grpc.insecure_listen", false) || insecure_listen,
             http: settings.get(
                 "http.listen",
                 SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT)),
@@ -204,14 +217,23 @@ impl ServerSettings {
 }
 
 /// `/var/lib/holdfast/coordinator` as root, else below `$XDG_STATE_HOME`.
-pub fn default_state_root() -> PathBuf {
+fn default_state_dir() -> PathBuf {
+    default_dir("/var/lib/holdfast", "XDG_STATE_HOME", ".local/state").join("coordinator")
+}
+
+/// `/etc/holdfast/keys` as root, else below `$XDG_CONFIG_HOME`.
+fn default_keys_dir() -> PathBuf {
+    default_dir("/etc/holdfast", "XDG_CONFIG_HOME", ".config").join("keys")
+}
+
+fn default_dir(root: &str, variable: &str, below_home: &str) -> PathBuf {
     if rustix::process::geteuid().is_root() {
-        return PathBuf::from("/var/lib/holdfast/coordinator");
+        return PathBuf::from(root);
     }
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into()));
-    std::env::var_os("XDG_STATE_HOME")
-        .map_or_else(|| home().join(".local/state"), PathBuf::from)
-        .join("holdfast/coordinator")
+    std::env::var_os(variable)
+        .map_or_else(|| home().join(below_home), PathBuf::from)
+        .join("holdfast")
 }
 
 /// The kernel's name of this host.
@@ -269,7 +291,7 @@ mod tests {
 
     fn read(text: &str) -> Result<ServerSettings, String> {
         let mut settings = Settings::from_text("test.yaml", text, []);
-        let read = ServerSettings::read(&mut settings);
+        let read = ServerSettings::read(&mut settings, false);
         settings.finish().map(|_| read).map_err(|e| e.to_string())
     }
 

@@ -16,7 +16,10 @@ async fn a_chunk_that_nobody_sent_is_refused_by_path_and_id() {
     let bench = Bench::new().await;
     let mut agent = Agent::begin(&bench, "web", 1).await;
     agent.put(dir(""));
-    agent.put(extents("a/../b".replace("/../", "_").as_str(), vec![extent(&[9; 32], 1000)]));
+    agent.put(extents(
+        "a/../b".replace("/../", "_").as_str(),
+        vec![extent(&[9; 32], 1000)],
+    ));
     let error = agent.upload().await.unwrap_err();
     assert_eq!(reason(&error), "UnknownChunkReference");
     assert!(error.message().contains("a_b") && error.message().contains(&"09".repeat(32)));
@@ -46,7 +49,10 @@ async fn another_volumes_chunk_is_neither_confirmed_nor_usable() {
     owner.put(extents("same", content));
     let snapshot = owner.finish().await.unwrap();
     assert_eq!(snapshot.stats.unwrap().new_chunks, 0);
-    assert_eq!(read_back(&bench, &snapshot.id).await["same"], noise(1, 100_000));
+    assert_eq!(
+        read_back(&bench, &snapshot.id).await["same"],
+        noise(1, 100_000)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +67,8 @@ async fn a_wrong_id_a_bomb_and_a_frame_that_lies_about_itself_are_refused() {
     let mut agent = Agent::begin(&bench, "web", 1).await;
     let zeros = vec![0; 1 << 20];
     let mut bomb = FrameBuilder::new();
-    bomb.push(agent.ids.chunk(&zeros).into_bytes(), &zeros).unwrap();
+    bomb.push(agent.ids.chunk(&zeros).into_bytes(), &zeros)
+        .unwrap();
     let mut bomb = bomb.finish(1).unwrap();
     bomb.plain_length = 1000;
     bomb.items[0].length = 1000;
@@ -72,11 +79,17 @@ async fn a_wrong_id_a_bomb_and_a_frame_that_lies_about_itself_are_refused() {
     agent.frame(Frame {
         codec: Codec::Raw,
         plain_length: u32::MAX,
-        items: vec![FrameItem { id: [1; 32], length: u32::MAX }],
+        items: vec![FrameItem {
+            id: [1; 32],
+            length: u32::MAX,
+        }],
         payload: Bytes::from_static(b"x"),
     });
     let refused = refusal(agent).await;
-    assert!(["FrameTooLarge", "InvalidRequest"].contains(&refused.as_str()), "{refused}");
+    assert!(
+        ["FrameTooLarge", "InvalidRequest"].contains(&refused.as_str()),
+        "{refused}"
+    );
     assert_eq!(bench.objects("packs").len(), 0, "nothing was stored");
 }
 
@@ -84,13 +97,32 @@ async fn a_wrong_id_a_bomb_and_a_frame_that_lies_about_itself_are_refused() {
 async fn changes_that_no_tree_may_hold_are_refused() {
     let bench = Bench::new().await;
     let cases: [(&str, Vec<proto::Change>); 7] = [
-        ("out of order", vec![put(dir("")), put(inline("b", b"x")), put(inline("a", b"x"))]),
-        ("repeated", vec![put(dir("")), put(inline("a", b"x")), put(inline("a", b"y"))]),
-        ("no parent directory", vec![put(dir("")), put(inline("a/b", b"x"))]),
-        ("below a file", vec![put(dir("")), put(inline("a", b"x")), put(inline("a/b", b"x"))]),
+        (
+            "out of order",
+            vec![put(dir("")), put(inline("b", b"x")), put(inline("a", b"x"))],
+        ),
+        (
+            "repeated",
+            vec![put(dir("")), put(inline("a", b"x")), put(inline("a", b"y"))],
+        ),
+        (
+            "no parent directory",
+            vec![put(dir("")), put(inline("a/b", b"x"))],
+        ),
+        (
+            "below a file",
+            vec![
+                put(dir("")),
+                put(inline("a", b"x")),
+                put(inline("a/b", b"x")),
+            ],
+        ),
         ("no root", vec![put(inline("a", b"x"))]),
         ("outside", vec![put(dir("")), put(inline("../a", b"x"))]),
-        ("not in the parent", vec![put(dir("")), put(as_in_parent("a", "b"))]),
+        (
+            "not in the parent",
+            vec![put(dir("")), put(as_in_parent("a", "b"))],
+        ),
     ];
     for (what, changes) in cases {
         let mut agent = Agent::begin(&bench, "web", 1).await;
@@ -100,7 +132,12 @@ async fn changes_that_no_tree_may_hold_are_refused() {
             Err(error) => error,
             Ok(_) => agent.commit(1).await.unwrap_err(),
         };
-        assert_eq!(reason(&refused), "InvalidChange", "{what}: {}", refused.message());
+        assert_eq!(
+            reason(&refused),
+            "InvalidChange",
+            "{what}: {}",
+            refused.message()
+        );
     }
     assert_eq!(bench.objects("snapshots").len(), 0);
 }
@@ -111,7 +148,10 @@ async fn sequence_epoch_and_size_are_checked() {
     let mut agent = Agent::begin(&bench, "web", 1).await;
     agent.put(dir(""));
     agent.upload().await.unwrap();
-    assert_eq!(reason(&agent.commit(7).await.unwrap_err()), "InvalidRequest");
+    assert_eq!(
+        reason(&agent.commit(7).await.unwrap_err()),
+        "InvalidRequest"
+    );
 
     let old = agent;
     let mut new = Agent::begin(&bench, "web", 1).await;
@@ -121,7 +161,11 @@ async fn sequence_epoch_and_size_are_checked() {
     old.put(dir(""));
     assert_eq!(refusal(old).await, "LeaseLost");
 
-    new.changes((0..1001).map(|n| put(inline(&format!("{n:04}"), b"x"))).collect());
+    new.changes(
+        (0..1001)
+            .map(|n| put(inline(&format!("{n:04}"), b"x")))
+            .collect(),
+    );
     assert_eq!(refusal(new).await, "MessageTooLarge");
 
     let mut other = begin_request("web", 9);
@@ -129,7 +173,10 @@ async fn sequence_epoch_and_size_are_checked() {
     let error = Agent::try_begin(&bench, other).await.err().unwrap();
     assert_eq!(reason(&error), "ProtocolUnsupported");
 
-    let busy = Agent::try_begin(&bench, begin_request("web", 9)).await.err().unwrap();
+    let busy = Agent::try_begin(&bench, begin_request("web", 9))
+        .await
+        .err()
+        .unwrap();
     assert_eq!(reason(&busy), "VolumeBusy");
     let mut taken = begin_request("web", 9);
     taken.volume.as_mut().unwrap().source_identity = "/elsewhere".into();

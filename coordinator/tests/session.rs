@@ -31,10 +31,17 @@ async fn what_was_sent_comes_back_and_an_incremental_is_full() {
     agent.changes(vec![remove("small"), put(as_in_parent("d/moved", "d/big"))]);
     let second = agent.finish().await.unwrap();
     let back = read_back(&bench, &second.id).await;
-    assert_eq!(back.keys().collect::<Vec<_>>(), ["", "d", "d/big", "d/moved"]);
+    assert_eq!(
+        back.keys().collect::<Vec<_>>(),
+        ["", "d", "d/big", "d/moved"]
+    );
     assert_eq!(back["d/moved"], big);
     assert_eq!(second.stats.unwrap().new_chunks, 0);
-    assert_eq!(read_back(&bench, &first.id).await["small"], small, "the first is as it was");
+    assert_eq!(
+        read_back(&bench, &first.id).await["small"],
+        small,
+        "the first is as it was"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,8 +60,15 @@ async fn objects_written_are_as_few_as_can_be() {
     let second = agent.finish().await.unwrap();
     assert_eq!(second.root, first.root);
     let after = bench.objects("");
-    let new: Vec<_> = after.keys().filter(|name| !before.contains_key(*name)).collect();
-    assert_eq!(new.len(), 1, "an unchanged volume writes its record only: {new:?}");
+    let new: Vec<_> = after
+        .keys()
+        .filter(|name| !before.contains_key(*name))
+        .collect();
+    assert_eq!(
+        new.len(),
+        1,
+        "an unchanged volume writes its record only: {new:?}"
+    );
 
     let mut agent = Agent::begin(&bench, "web", 3).await;
     let content = agent.send_content(&noise(2, 3 << 20));
@@ -94,10 +108,20 @@ async fn long_contents_become_lists_and_come_back_in_pieces() {
 
     // Part of it, frame by frame built again or sent on.
     let (entries, _) = read_entries(&bench, &snapshot.id, "big").await;
-    let some: Vec<Bytes> = entries[0].1.iter().step_by(7).map(|e| e.chunk.clone()).collect();
+    let some: Vec<Bytes> = entries[0]
+        .1
+        .iter()
+        .step_by(7)
+        .map(|e| e.chunk.clone())
+        .collect();
     let (found, damaged) = fetch(&bench, &snapshot.id, some.clone()).await;
     assert!(damaged.is_empty() && some.iter().all(|id| found.contains_key(id)));
-    let most: Vec<Bytes> = entries[0].1.iter().skip(3).map(|e| e.chunk.clone()).collect();
+    let most: Vec<Bytes> = entries[0]
+        .1
+        .iter()
+        .skip(3)
+        .map(|e| e.chunk.clone())
+        .collect();
     let (found, _) = fetch(&bench, &snapshot.id, most.clone()).await;
     assert!(most.iter().all(|id| found.contains_key(id)));
 }
@@ -131,7 +155,12 @@ async fn what_was_acknowledged_is_not_sent_again() {
     let mut agent = Agent::begin(&bench, "web", 1).await;
     let ids: Vec<Bytes> = all.iter().map(|e| e.chunk.clone()).collect();
     let missing = agent.missing(&ids).await.unwrap();
-    assert!(missing.len() < ids.len() / 2, "{} of {}", missing.len(), ids.len());
+    assert!(
+        missing.len() < ids.len() / 2,
+        "{} of {}",
+        missing.len(),
+        ids.len()
+    );
     agent.put(dir(""));
     agent.send_content(&bytes);
     let size = bytes.len() as u64;
@@ -152,9 +181,15 @@ async fn problems_keep_the_time_they_were_first_seen() {
     };
     let mut agent = Agent::begin(&bench, "web", 1).await;
     agent.put(dir(""));
-    agent.problems(vec![problem("a", "PermissionDenied"), problem("b", "ReadError")]);
+    agent.problems(vec![
+        problem("a", "PermissionDenied"),
+        problem("b", "ReadError"),
+    ]);
     let first = agent.finish().await.unwrap();
-    assert_eq!((first.problems, first.first_problems[0].since_ns), (2, 1_000));
+    assert_eq!(
+        (first.problems, first.first_problems[0].since_ns),
+        (2, 1_000)
+    );
 
     let mut request = begin_request("web", 2);
     request.started_ns = 2_000;

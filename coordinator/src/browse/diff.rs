@@ -33,7 +33,10 @@ pub fn diff(from: View, to: View, path: RelPath) -> Result<Results<Vec<Differenc
     let (a, b) = (from.nodes(), to.nodes());
     Ok(stream(move |send: &mut dyn FnMut(_) -> Result<()>| {
         let mut batch = Vec::new();
-        let (a, b) = ((&a, &from.record.entries_root), (&b, &to.record.entries_root));
+        let (a, b) = (
+            (&a, &from.record.entries_root),
+            (&b, &to.record.entries_root),
+        );
         let ids = &from.ids;
         if !path.is_root() {
             let key = path.to_key();
@@ -44,7 +47,11 @@ pub fn diff(from: View, to: View, path: RelPath) -> Result<Results<Vec<Differenc
             }
         }
         tree::diff(ids, a, b, &path.subtree_prefix(), |item| {
-            batch.push(difference(&item.key, item.from.as_deref(), item.to.as_deref())?);
+            batch.push(difference(
+                &item.key,
+                item.from.as_deref(),
+                item.to.as_deref(),
+            )?);
             match batch.len() >= BATCH {
                 true => send(std::mem::take(&mut batch)),
                 false => Ok(()),

@@ -89,7 +89,10 @@ pub fn list(view: View, path: RelPath, recursive: bool) -> Results<Vec<Part>> {
 /// The entry of a path.
 pub fn entry_at(view: &View, nodes: &Nodes, path: &RelPath) -> Result<Option<Entry>> {
     let value = get(&view.ids, nodes, &view.record.entries_root, &path.to_key())?;
-    value.map(|value| decode_entry(&value)).transpose().map_err(Error::from)
+    value
+        .map(|value| decode_entry(&value))
+        .transpose()
+        .map_err(Error::from)
 }
 
 struct Sending<'a> {

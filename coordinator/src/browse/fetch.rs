@@ -88,7 +88,12 @@ impl Fetching {
         }
         for (detail, chunks) in by_pack {
             let reason = "PackMissing";
-            self.send(Fetched::Damaged { chunks, reason, detail }).await?;
+            self.send(Fetched::Damaged {
+                chunks,
+                reason,
+                detail,
+            })
+            .await?;
         }
         Ok(())
     }
@@ -107,7 +112,8 @@ impl Fetching {
                     out.absent.push(*id);
                     continue;
                 };
-                out.packs.insert(place.pack, (place.header, place.pack_size));
+                out.packs
+                    .insert(place.pack, (place.header, place.pack_size));
                 out.wanted.push(Wanted {
                     id: *id,
                     pack: place.pack,
@@ -168,7 +174,12 @@ impl Fetching {
                     };
                     let chunks = wanted.iter().map(|chunk| chunk.id).collect();
                     let detail = error.to_string();
-                    self.send(Fetched::Damaged { chunks, reason, detail }).await?;
+                    self.send(Fetched::Damaged {
+                        chunks,
+                        reason,
+                        detail,
+                    })
+                    .await?;
                 }
                 Err(error) => return Err(error),
             }
@@ -224,17 +235,21 @@ impl Fetching {
         if let Some(listed) = listed {
             return Ok(whole(listed.frame_items()));
         }
-        let places: Vec<([u8; 32], u32, u32)> =
-            wanted.iter().map(|chunk| (chunk.id, chunk.start, chunk.length)).collect();
+        let places: Vec<([u8; 32], u32, u32)> = wanted
+            .iter()
+            .map(|chunk| (chunk.id, chunk.start, chunk.length))
+            .collect();
         let frame_no = frame.frame_no;
         blocking("build a frame again", move || {
             let plain = stored.open()?;
             let mut builder = FrameBuilder::new();
             for (id, start, length) in places {
                 let end = start as usize + length as usize;
-                let bytes = plain.get(start as usize..end).ok_or_else(|| Error::DamageFound {
-                    detail: format!("frame {frame_no} is shorter than the catalog says"),
-                })?;
+                let bytes = plain
+                    .get(start as usize..end)
+                    .ok_or_else(|| Error::DamageFound {
+                        detail: format!("frame {frame_no} is shorter than the catalog says"),
+                    })?;
                 builder.push(id, bytes)?;
             }
             Ok(builder.finish(LEVEL)?)
@@ -255,8 +270,11 @@ impl Fetching {
     }
 
     async fn send(&self, fetched: Fetched) -> Result<()> {
-        self.sender.send(Ok(fetched)).await.map_err(|_| Error::Cancelled {
-            detail: "the reader has hung up".into(),
-        })
+        self.sender
+            .send(Ok(fetched))
+            .await
+            .map_err(|_| Error::Cancelled {
+                detail: "the reader has hung up".into(),
+            })
     }
 }

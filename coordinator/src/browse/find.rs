@@ -71,8 +71,9 @@ impl Pattern {
         {
             return Ok(Pattern::Path(RelPath::new(path)?));
         }
-        let text = std::str::from_utf8(pattern)
-            .map_err(|_| Error::invalid("a pattern must be UTF-8; name the path itself as /PATH"))?;
+        let text = std::str::from_utf8(pattern).map_err(|_| {
+            Error::invalid("a pattern must be UTF-8; name the path itself as /PATH")
+        })?;
         let refused = |error: ignore::Error| Error::invalid(format!("pattern {text:?}: {error}"));
         let mut builder = GitignoreBuilder::new("");
         builder.add_line(None, text).map_err(refused)?;

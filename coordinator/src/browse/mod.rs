@@ -63,14 +63,19 @@ impl Library {
         let row = row.ok_or_else(|| not_found(id))?;
         let record = Snapshot::decode(&row.record)?;
         // Keys may have been made since this process began.
-        self.repository.domain_keys(&record.domain, record.generation).await?;
+        self.repository
+            .domain_keys(&record.domain, record.generation)
+            .await?;
         self.view_of(&row)
     }
 
     /// Opens the snapshot of a catalog row.
     pub fn view_of(&self, row: &SnapshotRow) -> Result<View> {
         let record = Snapshot::decode(&row.record)?;
-        let keys = self.repository.keyring().domain(&record.domain, record.generation)?;
+        let keys = self
+            .repository
+            .keyring()
+            .domain(&record.domain, record.generation)?;
         Ok(View {
             id: row.id,
             ids: keys.id_key.ids(),
@@ -112,9 +117,11 @@ fn stream<T: Send + 'static>(
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut send = |item| {
-            sender.blocking_send(Ok(item)).map_err(|_| Error::Cancelled {
-                detail: "the reader has hung up".into(),
-            })
+            sender
+                .blocking_send(Ok(item))
+                .map_err(|_| Error::Cancelled {
+                    detail: "the reader has hung up".into(),
+                })
         };
         if let Err(error) = walk(&mut send) {
             // Where the reader has gone, nobody is told.

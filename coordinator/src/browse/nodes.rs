@@ -48,6 +48,11 @@ impl Library {
             stored_length: place.stored_length,
         };
         let plain = self.reader.tree_frame(&address).await?;
-        Ok(Reader::item(&address, &plain, place.item_offset, place.item_length)?)
+        Ok(Reader::item(
+            &address,
+            &plain,
+            place.item_offset,
+            place.item_length,
+        )?)
     }
 }

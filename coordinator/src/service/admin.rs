@@ -4,12 +4,11 @@ use super::{peer, status, stream};
 use crate::Coordinator;
 use crate::auth::{self, Action};
 use crate::browse::{self, Difference, Found, Part};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::schedule::What;
 use holdfast_format::entry::{Content, Entry};
 use holdfast_format::id::{JobId, SnapshotId};
 use holdfast_format::path::RelPath;
-use holdfast_format::volume::VolumeName;
 use holdfast_format::wire::{
     SnapshotInfo, WireContent, entry_to_wire, id_from_wire, id_to_wire, listed_to_wire, put_to_wire,
 };
@@ -17,8 +16,7 @@ use holdfast_proto::v1::{
     self as proto, BackupOrder, CancelJobRequest, DiffReply, DiffRequest, FindReply, FindRequest,
     ForgetReply, ForgetRequest, JobInfo, JobsReply, JobsRequest, ListReply, ListRequest,
     RestoreOrder, SnapshotsReply, SnapshotsRequest, StartBackupRequest, StartRestoreRequest,
-    StatusReply, StatusRequest, VolumesReply, VolumesRequest, WatchJobRequest,
-    admin_server::Admin,
+    StatusReply, StatusRequest, VolumesReply, VolumesRequest, WatchJobRequest, admin_server::Admin,
 };
 use std::sync::Arc;
 use tokio_stream::StreamExt;
@@ -83,7 +81,11 @@ impl Admin for AdminService {
         Ok(stream::reply(found, |found: Found| FindReply {
             snapshot: id_to_wire(found.snapshot.as_bytes()),
             info: found.info.map(Into::into),
-            entries: found.entries.iter().map(|(p, e)| listed_to_wire(p, e)).collect(),
+            entries: found
+                .entries
+                .iter()
+                .map(|(p, e)| listed_to_wire(p, e))
+                .collect(),
         }))
     }
 
@@ -97,8 +99,10 @@ impl Admin for AdminService {
         let from = self.view(&request.from).await.map_err(status)?;
         let to = self.view(&request.to).await.map_err(status)?;
         let differences = browse::diff(from, to, path).map_err(status)?;
-        Ok(stream::reply(differences, |items: Vec<Difference>| DiffReply {
-            items: items.into_iter().map(difference).collect(),
+        Ok(stream::reply(differences, |items: Vec<Difference>| {
+            DiffReply {
+                items: items.into_iter().map(difference).collect(),
+            }
         }))
     }
 
@@ -215,11 +219,6 @@ impl AdminService {
     }
 }
 
-/// A volume's name, as a request gives it.
-pub(crate) fn volume_name(name: &str) -> Result<VolumeName> {
-    name.parse().map_err(Error::from)
-}
-
 fn snapshot(id: &[u8]) -> Result<SnapshotId> {
     Ok(id_from_wire(id)?)
 }
@@ -254,10 +253,14 @@ fn side(path: &RelPath, entry: &Entry) -> proto::Entry {
         return entry_to_wire(path, entry);
     };
     let first = Vec::new();
-    let content = WireContent::LongExtents { profile: *profile, first };
+    let content = WireContent::LongExtents {
+        profile: *profile,
+        first,
+    };
     let mut message = put_to_wire(path, entry, content);
-    if let Some(proto::Content { body: Some(proto::content::Body::Extents(extents)) }) =
-        &mut message.content
+    if let Some(proto::Content {
+        body: Some(proto::content::Body::Extents(extents)),
+    }) = &mut message.content
     {
         extents.extents.push(proto::Extent {
             chunk: id_to_wire(root.as_bytes()),

@@ -35,7 +35,13 @@ impl Backup for BackupService {
         let peer = peer(&request);
         let begin = begin(request.into_inner()).map_err(status)?;
         auth::authorize(&peer, Action::Backup(&begin.facts)).map_err(status)?;
-        let begun = self.0.sessions().map_err(status)?.begin(begin).await.map_err(status)?;
+        let begun = self
+            .0
+            .sessions()
+            .map_err(status)?
+            .begin(begin)
+            .await
+            .map_err(status)?;
         Ok(Response::new(BeginReply {
             session: id_to_wire(begun.session.as_bytes()),
             lease_epoch: begun.epoch,
@@ -46,11 +52,17 @@ impl Backup for BackupService {
             id_key: id_to_wire(begun.keys.id_key.as_bytes()),
             profile: u32::from(begun.profile),
             inline_limit: begun.inline_limit,
-            parent: begun.parent.map(|(id, _)| id_to_wire(id.as_bytes())).unwrap_or_default(),
+            parent: begun
+                .parent
+                .map(|(id, _)| id_to_wire(id.as_bytes()))
+                .unwrap_or_default(),
             parent_sequence: begun.parent.map_or(0, |(_, sequence)| sequence),
             holds_nothing: begun.holds_nothing,
             reread: Vec::new(),
-            committed: begun.committed.map(|id| id_to_wire(id.as_bytes())).unwrap_or_default(),
+            committed: begun
+                .committed
+                .map(|id| id_to_wire(id.as_bytes()))
+                .unwrap_or_default(),
             features: Vec::new(),
         }))
     }
@@ -140,7 +152,10 @@ impl Backup for BackupService {
         let id = id_from_wire::<SessionId>(&request.session).map_err(|e| status(e.into()))?;
         let sessions = self.0.sessions().map_err(status)?;
         let reason: String = request.reason.chars().take(200).collect();
-        sessions.abort(&id, request.lease_epoch, &reason).await.map_err(status)?;
+        sessions
+            .abort(&id, request.lease_epoch, &reason)
+            .await
+            .map_err(status)?;
         Ok(Response::new(AbortReply {}))
     }
 }
@@ -181,7 +196,11 @@ fn decode(message: UploadRequest, limits: &Limits) -> Result<Message> {
         Some(upload_request::Body::Changes(changes)) => {
             check_count("changes of a message", changes.changes.len())?;
             let changes = changes.changes.into_iter();
-            Body::Changes(changes.map(|c| change_from_wire(c, limits)).collect::<Result<_, _>>()?)
+            Body::Changes(
+                changes
+                    .map(|c| change_from_wire(c, limits))
+                    .collect::<Result<_, _>>()?,
+            )
         }
         Some(upload_request::Body::Problems(problems)) => {
             check_count("problems of a message", problems.problems.len())?;

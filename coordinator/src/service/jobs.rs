@@ -2,7 +2,7 @@
 
 use super::{peer, status};
 use crate::Coordinator;
-use crate::auth::{self, Action};
+use crate::auth::{self, Action, MAX_NODE};
 use crate::error::Error;
 use crate::schedule::{AGENT_GRACE, Connection};
 use crate::session::PROTOCOL;
@@ -11,9 +11,6 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-
-/// Longest node name, in bytes.
-const MAX_NODE: usize = 253;
 
 pub(super) struct JobsService(pub(super) Arc<Coordinator>);
 
@@ -95,6 +92,8 @@ fn expire_later(coordinator: &Arc<Coordinator>, node: &str) {
     let (coordinator, node) = (coordinator.clone(), node.to_owned());
     tokio::spawn(async move {
         coordinator.clock().sleep(AGENT_GRACE).await;
-        coordinator.hub().expire(&node, coordinator.clock().now_ns());
+        coordinator
+            .hub()
+            .expire(&node, coordinator.clock().now_ns());
     });
 }

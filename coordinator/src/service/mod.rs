@@ -29,14 +29,23 @@ pub const ERROR_DOMAIN: &str = "holdfast.dev";
 /// Largest message taken from a peer, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
+/// Largest header list taken from a peer, in bytes.
+pub(crate) const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
 /// All services of a coordinator, with gRPC health and reflection.
 pub(crate) async fn routes(coordinator: Arc<Coordinator>) -> Routes {
     let (health, health_service) = tonic_health::server::health_reporter();
     let limit = MAX_MESSAGE_BYTES;
-    health.set_serving::<RestoreServer<restore::RestoreService>>().await;
-    health.set_serving::<AdminServer<admin::AdminService>>().await;
+    health
+        .set_serving::<RestoreServer<restore::RestoreService>>()
+        .await;
+    health
+        .set_serving::<AdminServer<admin::AdminService>>()
+        .await;
     if coordinator.sessions().is_ok() {
-        health.set_serving::<BackupServer<backup::BackupService>>().await;
+        health
+            .set_serving::<BackupServer<backup::BackupService>>()
+            .await;
         health.set_serving::<JobsServer<jobs::JobsService>>().await;
     }
     let backup = BackupServer::new(backup::BackupService(coordinator.clone()));
@@ -110,7 +119,8 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::VolumeBusy { volume }
         | Error::VolumeNotFound { volume }
         | Error::VolumeNameTaken { volume, .. } => put("volume", volume.clone()),
-        Error::ChunkGone { chunks } | Error::Catalog(CatalogError::ChunkGone { ids: chunks, .. }) => {
+        Error::ChunkGone { chunks }
+        | Error::Catalog(CatalogError::ChunkGone { ids: chunks, .. }) => {
             // As many as fit beside the message in 8 KiB of headers.
             let ids: Vec<_> = chunks
                 .iter()

@@ -1,6 +1,6 @@
 //! The `Restore` service: a snapshot's entries and chunks as streams.
 
-use super::{peer, stream, status};
+use super::{peer, status, stream};
 use crate::Coordinator;
 use crate::auth::{self, Action};
 use crate::browse::{self, Fetched, Part, Walk};
@@ -58,7 +58,10 @@ impl Restore for RestoreService {
         let listing = request.without_content;
         let parts = browse::entries(view, path, walk);
         Ok(stream::reply(parts, move |parts: Vec<Part>| EntriesReply {
-            parts: parts.into_iter().map(|part| encode(part, listing)).collect(),
+            parts: parts
+                .into_iter()
+                .map(|part| encode(part, listing))
+                .collect(),
         }))
     }
 
@@ -76,13 +79,15 @@ impl Restore for RestoreService {
         Ok(stream::reply(fetched, |fetched| FetchReply {
             body: Some(match fetched {
                 Fetched::Frame(frame) => fetch_reply::Body::Frame(frame.into()),
-                Fetched::Damaged { chunks, reason, detail } => {
-                    fetch_reply::Body::Damaged(DamagedChunks {
-                        chunks: chunks.iter().map(|id| id_to_wire(id)).collect(),
-                        reason: reason.into(),
-                        detail,
-                    })
-                }
+                Fetched::Damaged {
+                    chunks,
+                    reason,
+                    detail,
+                } => fetch_reply::Body::Damaged(DamagedChunks {
+                    chunks: chunks.iter().map(|id| id_to_wire(id)).collect(),
+                    reason: reason.into(),
+                    detail,
+                }),
             }),
         }))
     }
@@ -100,9 +105,7 @@ fn encode(part: Part, listing: bool) -> EntryPart {
         Part::Entry(path, entry) => entry_part::Part::Entry(entry_to_wire(&path, &entry)),
         Part::More(extents) => entry_part::Part::More(more_to_wire(&extents)),
         Part::End => entry_part::Part::EndOfExtents(true),
-        Part::Damaged(path, problem) => {
-            entry_part::Part::Damaged(problem_to_wire(&path, &problem))
-        }
+        Part::Damaged(path, problem) => entry_part::Part::Damaged(problem_to_wire(&path, &problem)),
     };
     EntryPart { part: Some(part) }
 }

@@ -60,7 +60,10 @@ impl Session {
             let tree = tree.finish().await?;
             root = Some(tree.root);
             run.stats.stored_bytes += tree.stored.bytes;
-            tree.stored.tickets.iter().for_each(|ticket| run.wait_for(ticket));
+            tree.stored
+                .tickets
+                .iter()
+                .for_each(|ticket| run.wait_for(ticket));
         }
         let root = root.ok_or_else(|| Error::InvalidChange {
             path: String::new(),
@@ -74,7 +77,11 @@ impl Session {
             None => Default::default(),
         };
         run.stats.stored_bytes += problems.stored.bytes;
-        problems.stored.tickets.iter().for_each(|ticket| run.wait_for(ticket));
+        problems
+            .stored
+            .tickets
+            .iter()
+            .for_each(|ticket| run.wait_for(ticket));
         self.make_durable(run).await?;
 
         let sequence = self.core.catalog.next_sequence(self.volume.no).await?;
@@ -110,7 +117,11 @@ impl Session {
             sequence,
             root,
             problems_root: problems.root,
-            object: ObjectName::Snapshot { volume, id: snapshot }.to_string(),
+            object: ObjectName::Snapshot {
+                volume,
+                id: snapshot,
+            }
+            .to_string(),
             record: sealed,
             reserved_ns: self.core.clock.now_ns(),
         })
@@ -132,7 +143,9 @@ impl Session {
         let epoch = self.lease.epoch();
         let since = Some(self.stamped_since);
         let catalog = &self.core.catalog;
-        catalog.reserve(reservation, epoch, relied.clone(), since).await?;
+        catalog
+            .reserve(reservation, epoch, relied.clone(), since)
+            .await?;
         if relied.failed() {
             catalog.drop_reservation(&reservation.key).await?;
             return Err(Error::internal("read the ids that the commit relies on"));

@@ -1,9 +1,10 @@
 //! What the catalog surely does not hold, without asking it: a Bloom filter over chunk and node ids.
 //!
 //! It never says "absent" of an id that was added, so a wrong answer costs one lookup and never a
-//! chunk. It only speaks while it has seen every id of its catalog; else every id "may be" there.
+//! chunk. It only speaks where it has seen every id of its catalog, from the first on; else every id
+//! "may be" there.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// 8 MiB: below 1 % wrong up to 7 million ids, then slowly useless, never wrong the other way.
 const WORDS: usize = 1 << 20;
@@ -12,37 +13,34 @@ const PROBES: usize = 6;
 
 /// Ids that may be in the catalog.
 pub struct Filter {
-    words: Vec<AtomicU64>,
-    complete: AtomicBool,
+    /// None where it has not seen every id.
+    words: Option<Vec<AtomicU64>>,
 }
 
 impl Filter {
     /// An empty filter; `complete` when the catalog is empty too.
     pub fn new(complete: bool) -> Self {
-        let words = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+        let words = || (0..WORDS).map(|_| AtomicU64::new(0)).collect();
         Self {
-            words,
-            complete: AtomicBool::new(complete),
+            words: complete.then(words),
         }
-    }
-
-    /// Every id of the catalog has been added now.
-    pub fn complete(&self) {
-        self.complete.store(true, Ordering::Release);
     }
 
     /// Remembers an id. Called before the catalog can know it.
     pub fn add(&self, id: &[u8; 32]) {
+        let Some(words) = &self.words else { return };
         for bit in bits(id) {
-            self.words[bit >> 6].fetch_or(1 << (bit & 63), Ordering::Relaxed);
+            words[bit >> 6].fetch_or(1 << (bit & 63), Ordering::Relaxed);
         }
     }
 
     /// Whether the catalog may know the id.
     pub fn may_hold(&self, id: &[u8; 32]) -> bool {
-        !self.complete.load(Ordering::Acquire)
-            || bits(id)
-                .all(|bit| self.words[bit >> 6].load(Ordering::Relaxed) >> (bit & 63) & 1 == 1)
+        let Some(words) = &self.words else {
+            return true;
+        };
+        let is_set = |bit: usize| words[bit >> 6].load(Ordering::Relaxed) >> (bit & 63) & 1 == 1;
+        bits(id).all(is_set)
     }
 }
 
@@ -74,10 +72,8 @@ mod tests {
 
     #[test]
     fn an_incomplete_filter_denies_nothing() {
-        let filter = Filter::new(false);
-        assert!(filter.may_hold(&[9; 32]));
-        filter.complete();
-        assert!(!filter.may_hold(&[9; 32]));
+        assert!(Filter::new(false).may_hold(&[9; 32]));
+        assert!(!Filter::new(true).may_hold(&[9; 32]));
     }
 
     /// 32 well mixed bytes of a number.

@@ -95,7 +95,10 @@ impl NodeStore {
     fn store_frame(&mut self, frame: FrameBuilder) -> Result<()> {
         let frame = frame.finish(self.core.settings.packs.level)?;
         self.stored.bytes += frame.payload.len() as u64;
-        let added = self.core.pool.add(&self.domain, frame, ItemKind::Node, None);
+        let added = self
+            .core
+            .pool
+            .add(&self.domain, frame, ItemKind::Node, None);
         let ticket = self.runtime.block_on(added)?;
         self.note(ticket);
         Ok(())

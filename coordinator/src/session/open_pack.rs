@@ -52,8 +52,6 @@ pub struct OpenPack {
 
 /// A pack ready to be put.
 pub struct ClosedPack {
-    /// Those who wait for it.
-    pub tickets: Vec<Arc<Ticket>>,
     /// All of it.
     pub pack: FinishedPack,
     /// Which volumes hold which of its chunks.
@@ -192,7 +190,6 @@ impl OpenPack {
                 .into();
         }
         Ok(ClosedPack {
-            tickets: self.tickets,
             pack,
             held: self.held.into_iter().collect(),
         })

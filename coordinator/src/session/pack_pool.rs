@@ -4,6 +4,7 @@
 //! budget and whoever fills a pack waits for room before it goes on; open packs above the rest spill.
 //! Packs on their way never wait for a session, so no session waits for another one's memory.
 
+use crate::blocking;
 use crate::catalog::{Catalog, PackRow, VolumeNo};
 use crate::error::{Error, Result};
 use crate::repo::Repository;
@@ -11,7 +12,6 @@ use crate::session::filter::Filter;
 use crate::session::open_pack::{OpenPack, Recipe};
 use crate::session::ticket::Ticket;
 use crate::settings::PackSettings;
-use crate::blocking;
 use holdfast_format::frame::Frame;
 use holdfast_format::id::DomainId;
 use holdfast_format::keys::{DomainKeys, Ids};
@@ -188,7 +188,9 @@ impl PackPool {
             (data, tree) => data.into_iter().chain(tree).collect(),
         };
         for pack in packs {
-            self.0.open.fetch_sub(pack.memory_bytes(), Ordering::Relaxed);
+            self.0
+                .open
+                .fetch_sub(pack.memory_bytes(), Ordering::Relaxed);
             self.send_off(domain.clone(), pack).await;
         }
         Ok(())
@@ -229,7 +231,11 @@ impl PackPool {
         let salt = || self.salt();
         let recipe = self.recipe(&domain.keys, &salt);
         let mut state = lock(&domain.state);
-        let State { data, tree, pending } = &mut *state;
+        let State {
+            data,
+            tree,
+            pending,
+        } = &mut *state;
         let slot = match kind {
             ItemKind::Chunk => data,
             ItemKind::Node => tree,
@@ -248,7 +254,9 @@ impl PackPool {
         pushed?;
         let full = slot.take_if(|pack| pack.is_full(&recipe));
         if let Some(pack) = &full {
-            self.0.open.fetch_sub(pack.memory_bytes(), Ordering::Relaxed);
+            self.0
+                .open
+                .fetch_sub(pack.memory_bytes(), Ordering::Relaxed);
         }
         Ok((ticket, full))
     }
@@ -260,7 +268,10 @@ impl PackPool {
             let mut largest: Option<(u64, Arc<Domain>, ItemKind)> = None;
             for domain in domains {
                 let state = lock(&domain.state);
-                for (pack, kind) in [(&state.data, ItemKind::Chunk), (&state.tree, ItemKind::Node)] {
+                for (pack, kind) in [
+                    (&state.data, ItemKind::Chunk),
+                    (&state.tree, ItemKind::Node),
+                ] {
                     let bytes = pack.as_ref().map_or(0, OpenPack::spillable_bytes);
                     if bytes > largest.as_ref().map_or(0, |(bytes, ..)| *bytes) {
                         largest = Some((bytes, domain.clone(), kind));
@@ -330,10 +341,15 @@ impl PackPool {
         )
         .ok_or_else(|| Error::internal("describe a pack"))?;
         let frames = &closed.pack.frames;
-        let done = shared.catalog.register_pack(&row, frames, &closed.held).await?;
+        let done = shared
+            .catalog
+            .register_pack(&row, frames, &closed.held)
+            .await?;
         match done.missing.is_empty() {
             true => Ok(()),
-            false => Err(Error::ChunkGone { chunks: done.missing }),
+            false => Err(Error::ChunkGone {
+                chunks: done.missing,
+            }),
         }
     }
 

@@ -3,10 +3,10 @@
 
 use crate::browse::Nodes;
 use crate::error::{Error, Result};
+use crate::session::Session;
 use crate::session::node_store::{NodeStore, Stored};
 use crate::session::pack_pool::Domain;
 use crate::session::run::Run;
-use crate::session::Session;
 use holdfast_format::codec::{decode_problem, encode_problem};
 use holdfast_format::entry::Problem;
 use holdfast_format::id::NodeId;
@@ -67,10 +67,15 @@ impl ProblemsTask {
         let nodes = Nodes::new(session.core.library.clone());
         let store = NodeStore::new(session);
         let domain = session.domain.clone();
-        let parent = session.parent.as_ref().and_then(|parent| parent.problems_root);
+        let parent = session
+            .parent
+            .as_ref()
+            .and_then(|parent| parent.problems_root);
         let started_ns = session.started_ns;
         let thread = tokio::task::spawn_blocking(move || {
-            let before = parent.as_ref().map(|root| Lookup::new(&domain.ids, &nodes, root));
+            let before = parent
+                .as_ref()
+                .map(|root| Lookup::new(&domain.ids, &nodes, root));
             build(&domain, before, started_ns, receiver, store)
         });
         Self { batches, thread }

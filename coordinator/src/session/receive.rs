@@ -6,10 +6,10 @@
 
 use crate::blocking;
 use crate::error::{Error, Result};
+use crate::session::Session;
 use crate::session::pack_pool::Presence;
 use crate::session::run::Run;
 use crate::session::ticket::Ticket;
-use crate::session::Session;
 use bytes::Bytes;
 use holdfast_format::FormatError;
 use holdfast_format::frame::{Frame, FrameBuilder, verify_chunks};
@@ -91,13 +91,19 @@ impl Session {
                 frame
             } else {
                 let level = self.core.settings.packs.level;
-                blocking("build a frame again", move || rebuild(&frame, &plain, &fresh, level))
-                    .await?
+                blocking("build a frame again", move || {
+                    rebuild(&frame, &plain, &fresh, level)
+                })
+                .await?
             };
             run.stats.stored_bytes += frame.payload.len() as u64;
             let volume = Some(self.volume.no);
             let kind = ItemKind::Chunk;
-            let ticket = self.core.pool.add(&self.domain, frame, kind, volume).await?;
+            let ticket = self
+                .core
+                .pool
+                .add(&self.domain, frame, kind, volume)
+                .await?;
             note(&mut tickets, &ticket);
         }
         for ticket in &tickets {
@@ -114,7 +120,10 @@ impl Session {
         if run.holds.is_empty() {
             return Ok(());
         }
-        self.core.pool.close(&self.domain, run.holds.after()).await?;
+        self.core
+            .pool
+            .close(&self.domain, run.holds.after())
+            .await?;
         run.holds.write(&self.core.catalog, self.volume.no).await
     }
 }

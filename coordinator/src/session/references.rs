@@ -15,6 +15,10 @@ use holdfast_format::wire::{WireChange, WireContent};
 impl Session {
     /// Checks every reference of a batch of changes, then hands it to the tree.
     pub(super) async fn take_changes(&self, run: &mut Run, changes: Vec<WireChange>) -> Result<()> {
+        if changes.is_empty() {
+            // A sign of life.
+            return Ok(());
+        }
         self.check_references(run, &changes).await?;
         let tree = match &mut run.tree {
             Some(tree) => tree,
@@ -74,8 +78,11 @@ fn references(change: &WireChange) -> impl Iterator<Item = &ChunkId> {
         XattrValue::Chunks(extents) => extents.as_slice(),
         XattrValue::Inline(_) => &[],
     });
-    content.iter().chain(values).filter_map(|extent| match extent {
-        Extent::Chunk { id, .. } => Some(id),
-        Extent::Hole { .. } => None,
-    })
+    content
+        .iter()
+        .chain(values)
+        .filter_map(|extent| match extent {
+            Extent::Chunk { id, .. } => Some(id),
+            Extent::Hole { .. } => None,
+        })
 }

@@ -11,12 +11,15 @@ use holdfast_format::snapshot::Snapshot;
 use holdfast_format::stats::Stats;
 use holdfast_format::volume::VolumeFacts;
 use holdfast_format::wire::SnapshotInfo;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Sessions silent for this long leave memory; their keys can still resume them.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
+
+/// Committed sessions whose answer can be asked for again by their ids.
+const MAX_DONE: usize = 1000;
 
 /// What opens or resumes a session.
 pub struct Begin {
@@ -60,6 +63,8 @@ pub struct Begun {
 pub struct Sessions {
     core: Arc<Core>,
     open: Mutex<HashMap<SessionId, Arc<Session>>>,
+    /// Ids that were given to agents whose runs were committed before: they ask for the commit again.
+    done: Mutex<VecDeque<(SessionId, SnapshotId)>>,
     /// Begins come one after the other: each may end another session.
     beginning: tokio::sync::Mutex<()>,
 }
@@ -70,6 +75,7 @@ impl Sessions {
         Self {
             core,
             open: Mutex::default(),
+            done: Mutex::default(),
             beginning: tokio::sync::Mutex::default(),
         }
     }
@@ -114,7 +120,8 @@ impl Sessions {
             core.settle(&reserved).await?;
             begun.committed = Some(reserved.snapshot);
         }
-        if begun.committed.is_some() {
+        if let Some(snapshot) = begun.committed {
+            self.remember(begun.session, snapshot);
             return Ok(begun);
         }
         let lease = Lease::new(
@@ -157,7 +164,30 @@ impl Sessions {
         last_seq: u64,
         stats: Stats,
     ) -> Result<SnapshotInfo> {
-        self.open(id, epoch)?.commit(epoch, last_seq, stats).await
+        let session = match self.open(id, epoch) {
+            Err(Error::UnknownSession) => {
+                let snapshot = self.committed(id).ok_or(Error::UnknownSession)?;
+                return self.core.snapshot_info(&snapshot).await;
+            }
+            session => session?,
+        };
+        let info = session.commit(epoch, last_seq, stats).await?;
+        // Nothing but its answer is needed any more.
+        self.remember(*id, info.id);
+        self.lock().remove(id);
+        Ok(info)
+    }
+
+    fn remember(&self, session: SessionId, snapshot: SnapshotId) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.truncate(MAX_DONE - 1);
+        done.push_front((session, snapshot));
+    }
+
+    fn committed(&self, session: &SessionId) -> Option<SnapshotId> {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = done.iter().find(|(id, _)| id == session);
+        found.map(|(_, snapshot)| *snapshot)
     }
 
     /// Ends a session without a snapshot.
@@ -220,7 +250,11 @@ impl Sessions {
                 });
             }
             // A new claim under an old name, or another namespace, is another volume.
-            _ => (VolumeId::from_bytes(crate::repo::kek::random()?), self.domain(facts).await?, true),
+            _ => (
+                VolumeId::from_bytes(crate::repo::kek::random()?),
+                self.domain(facts).await?,
+                true,
+            ),
         };
         let now = core.clock.now_ns();
         if state {
@@ -252,7 +286,11 @@ impl Sessions {
         let known = self.core.repository.keyring().generations();
         let generations = known.iter().filter(|(id, _)| id == domain);
         let newest = generations.map(|(_, generation)| *generation).max();
-        Ok(self.core.repository.domain_keys(domain, newest.unwrap_or(1)).await?)
+        Ok(self
+            .core
+            .repository
+            .domain_keys(domain, newest.unwrap_or(1))
+            .await?)
     }
 
     /// The agent's parent where it can be one, else the newest visible snapshot that can. A snapshot
@@ -330,7 +368,10 @@ mod tests {
         assert!(same(facts("a", "/srv", ""), facts("a", "/srv", "")));
         assert!(!same(facts("a", "/srv", ""), facts("b", "/srv", "")));
         assert!(!same(facts("a", "/srv", ""), facts("a", "/opt", "")));
-        assert!(same(facts("a", "", "u1"), facts("b", "x", "u1")), "a claim moves between nodes");
+        assert!(
+            same(facts("a", "", "u1"), facts("b", "x", "u1")),
+            "a claim moves between nodes"
+        );
         assert!(!same(facts("a", "", "u1"), facts("a", "", "u2")));
     }
 }

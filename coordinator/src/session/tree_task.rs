@@ -127,7 +127,11 @@ impl Changes<'_> {
         };
         match change {
             WireChange::Remove(path) => Ok(Some(Change::Remove(path))),
-            WireChange::Put { path, mut entry, content } => {
+            WireChange::Put {
+                path,
+                mut entry,
+                content,
+            } => {
                 self.fill(&path, &mut entry, content)?;
                 entry.validate().map_err(|rule| refused(&path, rule))?;
                 Ok(Some(Change::Put(path, entry)))
@@ -212,7 +216,12 @@ impl Changes<'_> {
 
     /// The file at `of` in the parent's tree.
     fn in_parent(&mut self, path: &RelPath, of: &RelPath) -> Result<Entry> {
-        let missing = || refused(path, "its content is to be that of a file the parent does not have");
+        let missing = || {
+            refused(
+                path,
+                "its content is to be that of a file the parent does not have",
+            )
+        };
         let value = match &mut self.parent {
             Some(parent) => parent.get(&of.to_key())?,
             None => None,

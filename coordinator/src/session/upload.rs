@@ -5,11 +5,11 @@
 
 use crate::blocking;
 use crate::error::{Error, Result};
+use crate::session::Session;
 use crate::session::acks::{AckSender, Acks};
 use crate::session::receive::{Verified, verify};
 use crate::session::run::Run;
 use crate::session::ticket::Ticket;
-use crate::session::Session;
 use futures::{Stream, StreamExt};
 use holdfast_format::entry::Problem;
 use holdfast_format::frame::Frame;
@@ -156,7 +156,9 @@ async fn front(stage: &mut VecDeque<(u64, Staged)>) -> Result<(u64, Ready)> {
         Some((_, Staged::Frame(task))) => Some(task.await),
         _ => None,
     };
-    let (seq, staged) = stage.pop_front().ok_or_else(|| Error::internal("take a message"))?;
+    let (seq, staged) = stage
+        .pop_front()
+        .ok_or_else(|| Error::internal("take a message"))?;
     let ready = match (staged, verified) {
         (Staged::Changes(changes), _) => Ready::Changes(changes),
         (Staged::Problems(problems), _) => Ready::Problems(problems),

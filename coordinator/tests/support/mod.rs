@@ -20,8 +20,8 @@ use proto::restore_client::RestoreClient;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use tonic::transport::{Channel, Endpoint, Server};
 use tokio_stream::StreamExt;
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic_types::StatusExt;
 
 /// The key of every test repository.
@@ -95,7 +95,9 @@ impl Bench {
 }
 
 fn collect(dir: &Path, name: &str, out: &mut BTreeMap<String, u64>) {
-    let Ok(found) = std::fs::read_dir(dir) else { return };
+    let Ok(found) = std::fs::read_dir(dir) else {
+        return;
+    };
     for found in found {
         let found = found.unwrap();
         let name = format!("{name}/{}", found.file_name().to_str().unwrap());
@@ -118,7 +120,9 @@ pub async fn open(dir: &Path) -> Arc<Coordinator> {
     let repository = Repository::open(store, Kek::from_bytes(KEK)).await.unwrap();
     let settings = CoordinatorSettings::new(dir.join("state"));
     let clock = Arc::new(SystemClock::new());
-    Coordinator::open(settings, repository, clock).await.unwrap()
+    Coordinator::open(settings, repository, clock)
+        .await
+        .unwrap()
 }
 
 /// A channel to a coordinator of this process.
@@ -173,7 +177,9 @@ pub fn begin_request(name: &str, key: u8) -> proto::BeginRequest {
 
 impl Agent {
     pub async fn begin(bench: &Bench, name: &str, key: u8) -> Self {
-        Self::try_begin(bench, begin_request(name, key)).await.unwrap()
+        Self::try_begin(bench, begin_request(name, key))
+            .await
+            .unwrap()
     }
 
     pub async fn try_begin(
@@ -220,7 +226,9 @@ impl Agent {
     }
 
     pub fn changes(&mut self, changes: Vec<proto::Change>) {
-        self.push(proto::upload_request::Body::Changes(proto::Changes { changes }));
+        self.push(proto::upload_request::Body::Changes(proto::Changes {
+            changes,
+        }));
     }
 
     pub fn put(&mut self, entry: proto::Entry) {
@@ -228,14 +236,20 @@ impl Agent {
     }
 
     pub fn problems(&mut self, problems: Vec<proto::Problem>) {
-        self.push(proto::upload_request::Body::Problems(proto::Problems { problems }));
+        self.push(proto::upload_request::Body::Problems(proto::Problems {
+            problems,
+        }));
     }
 
     pub fn push(&mut self, body: proto::upload_request::Body) {
         let seq = self.messages.len() as u64 + 1;
         let first = seq == 1;
         self.messages.push(proto::UploadRequest {
-            session: if first { self.begun.session.clone() } else { Bytes::new() },
+            session: if first {
+                self.begun.session.clone()
+            } else {
+                Bytes::new()
+            },
             lease_epoch: if first { self.begun.lease_epoch } else { 0 },
             seq,
             body: Some(body),
@@ -289,7 +303,12 @@ impl Agent {
             lease_epoch: self.begun.lease_epoch,
             chunks: chunks.to_vec(),
         };
-        Ok(self.client.find_missing(request).await?.into_inner().missing)
+        Ok(self
+            .client
+            .find_missing(request)
+            .await?
+            .into_inner()
+            .missing)
     }
 }
 
@@ -308,7 +327,9 @@ pub fn put(entry: proto::Entry) -> proto::Change {
 
 pub fn remove(path: &str) -> proto::Change {
     proto::Change {
-        change: Some(proto::change::Change::Remove(Bytes::copy_from_slice(path.as_bytes()))),
+        change: Some(proto::change::Change::Remove(Bytes::copy_from_slice(
+            path.as_bytes(),
+        ))),
     }
 }
 
@@ -340,7 +361,10 @@ pub fn inline(path: &str, bytes: &[u8]) -> proto::Entry {
 
 pub fn extents(path: &str, extents: Vec<proto::Extent>) -> proto::Entry {
     let size: u64 = extents.iter().map(|e| e.length).sum();
-    let body = proto::content::Body::Extents(proto::Extents { profile: 1, extents });
+    let body = proto::content::Body::Extents(proto::Extents {
+        profile: 1,
+        extents,
+    });
     file(path, size as usize, body)
 }
 
@@ -362,7 +386,10 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 /// The reason in a status.
 pub fn reason(status: &tonic::Status) -> String {
     let details = status.get_error_details();
-    details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
+    details
+        .error_info()
+        .map(|info| info.reason.clone())
+        .unwrap_or_default()
 }
 
 /// Every file of a snapshot with its bytes, read through `Entries` and `Fetch`.
@@ -382,8 +409,9 @@ pub async fn read_back(bench: &Bench, snapshot: &[u8]) -> BTreeMap<String, Vec<u
     for (entry, extents) in entries {
         let path = String::from_utf8(entry.path.to_vec()).unwrap();
         let mut bytes = Vec::new();
-        if let Some(proto::Content { body: Some(proto::content::Body::Inline(inline)) }) =
-            &entry.content
+        if let Some(proto::Content {
+            body: Some(proto::content::Body::Inline(inline)),
+        }) = &entry.content
         {
             bytes.extend_from_slice(inline);
         }
@@ -419,9 +447,9 @@ pub async fn read_entries(
             match part.part.unwrap() {
                 Part::Entry(entry) => {
                     let extents = match &entry.content {
-                        Some(proto::Content { body: Some(proto::content::Body::Extents(e)) }) => {
-                            e.extents.clone()
-                        }
+                        Some(proto::Content {
+                            body: Some(proto::content::Body::Extents(e)),
+                        }) => e.extents.clone(),
                         _ => Vec::new(),
                     };
                     entries.push((entry, extents));

@@ -1,0 +1,240 @@
+//! The `holdfast-coordinator` process: a repository served over gRPC, with health and metrics over HTTP.
+//!
+//! HTTP answers from the start; ready is it once the repository is claimed and gRPC listens. A stop ends
+//! sessions and streams, makes open packs durable and gives the claim back within the grace.
+
+use crate::Coordinator;
+use crate::error::{Error, Kind, Reason, Result};
+use crate::repo::{Repository, Store, StoreOptions, kek};
+use crate::service::MAX_HEADER_BYTES;
+use crate::settings::{CoordinatorSettings, ServerSettings, host_name};
+use holdfast_format::id::CatalogId;
+use holdfast_format::keys::Kek;
+use holdfast_runtime::clock::{Clock, SystemClock};
+use holdfast_runtime::exit::Exit;
+use holdfast_runtime::http;
+use holdfast_runtime::listen::{Listen, bind_unix};
+use holdfast_runtime::metrics::Metrics;
+use holdfast_runtime::readiness::Readiness;
+use holdfast_runtime::shutdown::{Cause, Shutdown, Stopper};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
+
+/// How often gauges are set and the claim is looked at.
+const METRICS_EVERY: Duration = Duration::from_secs(10);
+/// Streams of one connection.
+const MAX_STREAMS: u32 = 64;
+/// Bytes in flight of one stream: a message and a half.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes in flight of one connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// A passphrase is typed by people.
+const MAX_PASSPHRASE: usize = 4096;
+
+/// Serves until the stop is requested or the claim is lost.
+pub async fn serve(
+    settings: ServerSettings,
+    stopper: Stopper,
+    shutdown: Shutdown,
+) -> anyhow::Result<Exit> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let (metrics, readiness) = (Metrics::new(), Readiness::new());
+    let latch = readiness.latch("repository");
+    let listener = TcpListener::bind(settings.http).await?;
+    tokio::spawn(http::serve(
+        listener,
+        readiness.clone(),
+        metrics.clone(),
+        shutdown.clone(),
+    ));
+    let opened = tokio::select! {
+        opened = open(&settings, &metrics, clock.clone()) => opened?,
+        signalled = stopper.on_signals() => {
+            signalled?;
+            return Ok(Exit::Interrupted);
+        }
+    };
+    let gauges = opened.register_metrics(&metrics);
+    let server = tokio::spawn(listen(settings.clone(), opened.clone(), shutdown.clone()));
+    latch.release();
+    tracing::info!(listen = %settings.listen, http = %settings.http, "serving");
+    let mut server = server;
+    let mut exit = Exit::Done;
+    loop {
+        tokio::select! {
+            signalled = stopper.on_signals() => { signalled?; break }
+            cause = shutdown.requested() => {
+                if cause == Cause::Interrupt {
+                    exit = Exit::Interrupted;
+                }
+                break;
+            }
+            ended = &mut server => { ended??; break }
+            () = tokio::time::sleep(METRICS_EVERY) => {
+                gauges.update().await;
+                if opened.is_fenced() {
+                    tracing::error!("another catalog owns the repository: stopping for good");
+                    exit = Exit::Owned;
+                    break;
+                }
+            }
+        }
+    }
+    readiness.drain();
+    stopper.request(Cause::Asked);
+    tracing::info!("stopping");
+    let ended = tokio::time::timeout(settings.drain, async {
+        let closed = opened.shutdown().await;
+        if !server.is_finished() {
+            // Its connections end with their streams.
+            let _ = server.await;
+        }
+        closed
+    });
+    match ended.await {
+        Ok(closed) => closed?,
+        Err(_) => tracing::warn!("stopped before everything had ended; sessions can be resumed"),
+    }
+    Ok(exit)
+}
+
+/// Builds the catalog again from the store.
+pub async fn rebuild(settings: ServerSettings) -> anyhow::Result<Exit> {
+    let repository = repository(&settings, None).await?;
+    std::fs::create_dir_all(&settings.state_dir)?;
+    let now = SystemClock::new().now_ns();
+    let id = CatalogId::from_bytes(kek::random()?);
+    let progress = |step: crate::repo::reconcile::Step| {
+        tracing::info!(stage = ?step.stage, done = step.done_count, "rebuilding");
+    };
+    let built = crate::repo::rebuild::rebuild(&repository, &settings.state_dir, id, now, &progress);
+    let (catalog, found) = built.await.map_err(Error::from)?;
+    catalog.close().await?;
+    for problem in &found.problems {
+        eprintln!("{}: {}", problem.object, problem.detail);
+    }
+    println!(
+        "rebuilt from {} packs and {} snapshots; {} objects are damaged or missing",
+        found.packs,
+        found.snapshots,
+        found.problems.len()
+    );
+    Ok(match found.problems.is_empty() {
+        true => Exit::Done,
+        false => Exit::Damage,
+    })
+}
+
+/// The exit code of an error.
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    let error = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Error>());
+    let Some(error) = error else {
+        return Exit::Failed;
+    };
+    match error.reason() {
+        Reason::RepositoryMissing => Exit::NoRepository,
+        Reason::RepositoryOwned => Exit::Owned,
+        Reason::WrongKey => Exit::WrongKey,
+        Reason::NotAllowed => Exit::NotAllowed,
+        Reason::DamageFound => Exit::Damage,
+        _ if error.kind() == Kind::Invalid => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}
+
+async fn open(
+    settings: &ServerSettings,
+    metrics: &Metrics,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Coordinator>> {
+    let repository = repository(settings, Some(metrics.clone())).await?;
+    let settings = CoordinatorSettings {
+        state_dir: settings.state_dir.clone(),
+        take_over: settings.take_over,
+        host: host_name(),
+        packs: settings.packs,
+        sessions: settings.sessions,
+        cache: settings.cache,
+    };
+    Coordinator::open(settings, repository, clock).await
+}
+
+async fn repository(settings: &ServerSettings, metrics: Option<Metrics>) -> Result<Repository> {
+    let options = StoreOptions {
+        endpoint: settings.endpoint.clone(),
+        region: settings.region.clone(),
+        path_style: settings.path_style,
+        metrics,
+        ..StoreOptions::default()
+    };
+    let store = Store::open(&settings.repository, &options)?;
+    let config = Repository::find(&store).await?;
+    let key: Kek = match (&settings.key_file, &settings.passphrase_file) {
+        (Some(file), _) => kek::read_key_file(file)?,
+        (None, Some(file)) => kek::unlock(&store, &config, &passphrase(file)?).await?,
+        (None, None) => {
+            let usual = settings.keys_dir.join(format!("{}.key", config.id));
+            kek::read_key_file(&usual)?
+        }
+    };
+    Ok(Repository::open(store, key).await?)
+}
+
+fn passphrase(file: &Path) -> Result<String> {
+    let read = std::fs::read_to_string(file);
+    let text = read.map_err(|source| Error::io(format!("read {}", file.display()), source))?;
+    if text.len() > MAX_PASSPHRASE {
+        return Err(Error::invalid(
+            "the passphrase file is longer than a passphrase",
+        ));
+    }
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+async fn listen(
+    settings: ServerSettings,
+    coordinator: Arc<Coordinator>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let mut server = Server::builder()
+        .max_concurrent_streams(Some(MAX_STREAMS))
+        .initial_stream_window_size(Some(STREAM_WINDOW))
+        .initial_connection_window_size(Some(CONNECTION_WINDOW))
+        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)));
+    if let Some(tls) = &settings.tls {
+        server = server.tls_config(tls.load()?)?;
+    } else if !settings.listen.is_local() {
+        tracing::warn!(listen = %settings.listen, "plaintext beyond this host, without identities");
+    }
+    let router = server.add_routes(coordinator.routes().await);
+    let stop = async move {
+        shutdown.requested().await;
+    };
+    match &settings.listen {
+        Listen::Tcp(address) => {
+            let listener = TcpListener::bind(address).await?;
+            let incoming = TcpListenerStream::new(listener);
+            let incoming = tokio_stream::StreamExt::map(incoming, |stream| {
+                stream.inspect(|stream| {
+                    // Small messages wait for nobody.
+                    let _ = stream.set_nodelay(true);
+                })
+            });
+            router.serve_with_incoming_shutdown(incoming, stop).await?;
+        }
+        Listen::Unix(path) => {
+            let listener = bind_unix(path).await?;
+            let incoming = UnixListenerStream::new(listener);
+            router.serve_with_incoming_shutdown(incoming, stop).await?;
+        }
+    }
+    Ok(())
+}
