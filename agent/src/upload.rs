@@ -1,8 +1,8 @@
 //! One upload stream: messages leave in the order they are given, within a bound in bytes.
 //!
 //! The stream is opened when the first message is due. A run that has nothing to say for a while
-//! sends an empty message, so that the session's lease lasts. `finish` returns once everything sent
-//! is acknowledged as durable.
+//! sends an empty message, so that the session's lease lasts. `finish` returns once the coordinator has
+//! taken everything; what it has not acknowledged as durable by then, the commit makes durable.
 
 use crate::backup::budget::{Budget, Permit};
 use crate::cancel::Cancel;
@@ -57,7 +57,7 @@ impl Outgoing {
 pub struct Uploading(JoinHandle<Result<u64>>);
 
 impl Uploading {
-    /// Waits until all that was given is acknowledged; the number of the last message, 0: none was sent.
+    /// Waits until all that was given is taken; the number of the last message, 0: none was sent.
     pub async fn finish(self) -> Result<u64> {
         match self.0.await {
             Ok(sent) => sent,
@@ -114,25 +114,19 @@ async fn run(
         let mut acks = call
             .map_err(|status| from_status("upload", &status))?
             .into_inner();
-        let mut through = 0;
-        while let Some(ack) = acks
+        // Frames of a small run stay in an open pack until the commit, so that it writes one pack: a
+        // stream that ends in order has been taken whole, acknowledged or not.
+        while acks
             .message()
             .await
             .map_err(|status| from_status("upload", &status))?
-        {
-            through = ack.through_seq;
-        }
-        Ok::<u64, Error>(through)
+            .is_some()
+        {}
+        Ok::<(), Error>(())
     };
     // When the call fails, the feeding ends because nobody takes its messages.
-    let (sent, through) = tokio::join!(feed, take);
-    let through = through?;
-    if through != sent {
-        return Err(Error::Disconnected {
-            what: "upload",
-            message: format!("the stream ended with {through} of {sent} messages acknowledged"),
-        });
-    }
+    let (sent, taken) = tokio::join!(feed, take);
+    taken?;
     Ok(sent)
 }
 
@@ -145,6 +139,20 @@ async fn feed(
     sender: mpsc::Sender<proto::UploadRequest>,
 ) -> u64 {
     let mut seq = 0;
+    let next_request = |seq: &mut u64, body: Body| {
+        *seq += 1;
+        let first = *seq == 1;
+        proto::UploadRequest {
+            session: if first {
+                session.session.clone()
+            } else {
+                Bytes::new()
+            },
+            lease_epoch: if first { session.lease_epoch } else { 0 },
+            seq: *seq,
+            body: Some(body),
+        }
+    };
     let mut next = Some(first);
     loop {
         let message = match next.take() {
@@ -159,21 +167,20 @@ async fn feed(
             Some((body, bytes, permit)) => (body, bytes, Some(permit)),
             None => (Body::Changes(proto::Changes::default()), 0, None),
         };
-        let wait = rate.take(bytes, Instant::now());
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+        let mut wait = rate.take(bytes, Instant::now());
+        while !wait.is_zero() {
+            // A slow link must not cost the lease.
+            let pause = wait.min(KEEP_ALIVE);
+            tokio::time::sleep(pause).await;
+            wait -= pause;
+            if !wait.is_zero() {
+                let nothing = Body::Changes(proto::Changes::default());
+                if sender.send(next_request(&mut seq, nothing)).await.is_err() {
+                    return seq;
+                }
+            }
         }
-        seq += 1;
-        let request = proto::UploadRequest {
-            session: if seq == 1 {
-                session.session.clone()
-            } else {
-                Bytes::new()
-            },
-            lease_epoch: if seq == 1 { session.lease_epoch } else { 0 },
-            seq,
-            body: Some(body),
-        };
+        let request = next_request(&mut seq, body);
         if sender.send(request).await.is_err() {
             return seq;
         }
