@@ -2,10 +2,10 @@
 
 use crate::catalog::dialect::{self, Conn, Db, DbRow};
 use crate::catalog::error::{Doing, Result, bad_row};
-use holdfast_format::id::unhex;
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Row};
 use std::ops::Range;
+use std::str::Split;
 
 /// Most rows or ids of one statement.
 pub(super) const MAX_BATCH: usize = 500;
@@ -45,29 +45,57 @@ pub(super) async fn select_in<T: AsRef<[u8]>>(
     query.fetch_all(conn).await.doing("look up rows")
 }
 
-/// The rows of `SELECT joined(id, numbers) … IN (ids)`, taken apart: each id with its `N` numbers.
+/// The rows of `SELECT joined(hex(id), numbers…) … IN (ids)`: each id with its `N` numbers.
 pub(super) async fn joined_in<const N: usize>(
     conn: &mut Conn,
     (head, tail): (&str, &str),
     ids: &[[u8; 32]],
 ) -> Result<Vec<([u8; 32], [i64; N])>> {
     let rows = select_in(conn, (head, tail), ids).await?;
-    let Some(row) = rows.first() else {
-        return Ok(Vec::new());
-    };
-    let text: Option<&str> = row.try_get(0).doing("look up rows")?;
-    let text = text.unwrap_or_default();
-    let parts = text.split_terminator(';').map(|row| {
-        let mut columns = row.split(':');
-        let id = unhex(columns.next()?)?.try_into().ok()?;
-        let mut numbers = [0; N];
-        for number in &mut numbers {
-            *number = columns.next()?.parse().ok()?;
+    take_apart(&rows, |columns| {
+        Some((id(columns.next()?)?, numbers(columns)?))
+    })
+}
+
+/// Rows of joined text, taken apart by `part`, which must take every column.
+pub(super) fn take_apart<T>(
+    rows: &[DbRow],
+    part: impl Fn(&mut Split<'_, char>) -> Option<T>,
+) -> Result<Vec<T>> {
+    let mut out = Vec::new();
+    for row in rows {
+        let text: Option<&str> = row.try_get(0).doing("look up rows")?;
+        for row in text.unwrap_or_default().split_terminator(';') {
+            let mut columns = row.split(':');
+            let value = part(&mut columns).filter(|_| columns.next().is_none());
+            out.push(value.ok_or_else(|| bad_row("joined row cannot be taken apart"))?);
         }
-        columns.next().is_none().then_some((id, numbers))
-    });
-    let parts: Option<Vec<_>> = parts.collect();
-    parts.ok_or_else(|| bad_row("joined row cannot be taken apart"))
+    }
+    Ok(out)
+}
+
+/// The next `N` columns.
+pub(super) fn numbers<const N: usize>(columns: &mut Split<'_, char>) -> Option<[i64; N]> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = columns.next()?.parse().ok()?;
+    }
+    Some(numbers)
+}
+
+fn id(text: &str) -> Option<[u8; 32]> {
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'A'..=b'F' => Some(c - b'A' + 10),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let mut id = [0; 32];
+    for (byte, [high, low]) in id.iter_mut().zip(digits.as_chunks::<2>().0) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(id)
 }
 
 /// The same with numbers.
@@ -92,20 +120,22 @@ pub(super) async fn select_in_numbers(
     query.fetch_all(conn).await.doing("look up rows")
 }
 
-/// Inserts `items` in their order; `bind` binds the `columns` values of one.
+/// Inserts `items` in their order; `bind` binds the `columns` values of one. How many rows were inserted
+/// or changed.
 pub(super) async fn insert<T, F>(
     conn: &mut Conn,
     (head, tail): (&str, &str),
     columns: usize,
     items: &[T],
     bind: F,
-) -> Result<()>
+) -> Result<u64>
 where
     F: for<'q> Fn(
         Query<'q, Db, <Db as sqlx::Database>::Arguments>,
         &'q T,
     ) -> Query<'q, Db, <Db as sqlx::Database>::Arguments>,
 {
+    let mut changed = 0;
     for range in ranges(items.len()) {
         let sql = format!(
             "{head} VALUES {}{tail}",
@@ -115,9 +145,10 @@ where
         for item in &items[range] {
             query = bind(query, item);
         }
-        query.execute(&mut *conn).await.doing("insert rows")?;
+        let done = query.execute(&mut *conn).await.doing("insert rows")?;
+        changed += done.rows_affected();
     }
-    Ok(())
+    Ok(changed)
 }
 
 #[cfg(test)]

@@ -110,16 +110,16 @@ pub(super) fn rows(rows: usize, columns: usize) -> String {
     out
 }
 
-/// An expression that joins the chosen rows into one text: hexadecimal id and numbers, `:` between the
-/// columns and `;` between the rows; nothing where there is no row. One row of text crosses to the caller
-/// many times cheaper than many rows of values.
-pub(super) fn joined(id: &str, numbers: &[&str]) -> String {
-    let mut columns = format!("lower(hex({id}))");
-    for number in numbers {
-        columns.push_str(" || ':' || ");
-        columns.push_str(number);
-    }
-    format!("group_concat({columns}, ';')")
+/// An expression that joins the chosen rows into one text: `:` between the columns and `;` between the
+/// rows; nothing where there is no row. One row of text crosses to the caller many times cheaper than
+/// many rows of values.
+pub(super) fn joined(columns: &[&str]) -> String {
+    format!("group_concat({}, ';')", columns.join(" || ':' || "))
+}
+
+/// An expression that gives a blob as hexadecimal digits, in upper case.
+pub(super) fn hex(column: &str) -> String {
+    format!("hex({column})")
 }
 
 fn code(error: &sqlx::Error) -> Option<i32> {

@@ -133,7 +133,8 @@ pub(super) async fn add(conn: &mut Conn, volume: VolumeNo, rows: &[i64]) -> Resu
         &changed,
         |query, (number, rows)| query.bind(volume.0).bind(*number).bind(rows.as_slice()),
     )
-    .await
+    .await?;
+    Ok(())
 }
 
 impl Catalog {

@@ -42,10 +42,10 @@ pub(super) fn sorted(ids: &[RawId]) -> Vec<RawId> {
 
 /// What the index knows of these ids, whatever the state of their packs.
 pub(super) async fn known(conn: &mut Conn, ids: &[RawId]) -> Result<HashMap<RawId, Known>> {
-    let columns = ["c.row_no", "c.stamp", "c.pack_no", "p.state"];
+    let id = dialect::hex("c.id");
     let head = format!(
         "SELECT {} FROM chunks c JOIN packs p ON p.pack_no = c.pack_no WHERE c.id",
-        dialect::joined("c.id", &columns)
+        dialect::joined(&[&id, "c.row_no", "c.stamp", "c.pack_no", "p.state"])
     );
     let mut out = HashMap::new();
     for ids in ids.chunks(MAX_BATCH) {
@@ -72,13 +72,11 @@ pub(super) fn raw_id(row: &DbRow, column: usize) -> Result<RawId> {
 /// Stamps rows with a prune number; older stamps only.
 pub(super) async fn stamp(conn: &mut Conn, ids: &[RawId], prune: PruneNumber) -> Result<()> {
     for range in batch::ranges(ids.len()) {
+        let (number, ids_list) = (prune.0, dialect::list(range.len()));
         let sql = format!(
-            "UPDATE chunks SET stamp = $1 WHERE stamp < $2 AND id IN {}",
-            dialect::list(range.len())
+            "UPDATE chunks SET stamp = {number} WHERE stamp < {number} AND id IN {ids_list}"
         );
-        // Numbered and bare marks do not mix in one statement.
-        let sql = sql.replace("$1", "?").replace("$2", "?");
-        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(prune.0).bind(prune.0);
+        let mut query = sqlx::query(AssertSqlSafe(sql));
         for id in &ids[range] {
             query = query.bind(id.as_slice());
         }
@@ -88,14 +86,10 @@ pub(super) async fn stamp(conn: &mut Conn, ids: &[RawId], prune: PruneNumber) ->
 }
 
 /// Stamps those of the present ids whose stamp is older.
-async fn stamp_present(
-    conn: &mut Conn,
-    known: &HashMap<RawId, Known>,
-    wanted: impl Fn(&RawId) -> bool,
-) -> Result<()> {
+pub(super) async fn stamp_present(conn: &mut Conn, known: &HashMap<RawId, Known>) -> Result<()> {
     let prune = PruneNumber(counters::read(conn, counters::PRUNE).await?);
     let stale = |(id, known): (&RawId, &Known)| {
-        (known.is_present() && known.stamp < prune.0 && wanted(id)).then_some(*id)
+        (known.is_present() && known.stamp < prune.0).then_some(*id)
     };
     let mut ids: Vec<RawId> = known.iter().filter_map(stale).collect();
     ids.sort_unstable();
@@ -108,7 +102,7 @@ pub(super) async fn hold(
     volume: VolumeNo,
     known: &HashMap<RawId, Known>,
 ) -> Result<()> {
-    stamp_present(conn, known, |_| true).await?;
+    stamp_present(conn, known).await?;
     let present = known.values().filter(|known| known.is_present());
     let rows: Vec<i64> = present.map(|known| known.row_no).collect();
     held::add(conn, volume, &rows).await
@@ -138,13 +132,13 @@ async fn stamped_held(
     ids: &[RawId],
 ) -> Result<HashMap<RawId, Known>> {
     let known = held_known(conn, volume, ids).await?;
-    stamp_present(conn, &known, |_| true).await?;
+    stamp_present(conn, &known).await?;
     Ok(known)
 }
 
 async fn stamped(conn: &mut Conn, ids: &[RawId]) -> Result<HashMap<RawId, Known>> {
     let known = known(conn, ids).await?;
-    stamp_present(conn, &known, |_| true).await?;
+    stamp_present(conn, &known).await?;
     Ok(known)
 }
 
@@ -232,24 +226,21 @@ impl Catalog {
         wanted: impl Fn(PackState) -> bool,
     ) -> Result<Vec<Option<Location>>> {
         let unique = sorted(ids);
-        let mut found = HashMap::with_capacity(unique.len());
         let mut conn = self.readers.begin().await.doing("look up chunks")?;
-        for ids in unique.chunks(MAX_BATCH) {
-            let items = items(&mut conn, ids).await?;
-            let packs = packs_of(&mut conn, &items).await?;
-            let frames = frames_of(&mut conn, &items, |pack| {
-                packs.get(&pack).is_some_and(|pack| wanted(pack.state))
-            })
-            .await?;
-            for item in items {
-                let Some(pack) = packs.get(&item.pack_no).filter(|pack| wanted(pack.state)) else {
-                    continue;
-                };
-                let frame = frames.get(&(item.pack_no, item.frame_no)).ok_or_else(|| {
-                    bad_row(format!("a frame of pack {} is missing", pack.pack.id))
-                })?;
-                found.insert(item.id, place(&item, pack, frame)?);
-            }
+        let items = items(&mut conn, &unique).await?;
+        let mut packs = packs_of(&mut conn, &items).await?;
+        packs.retain(|_, pack| wanted(pack.state));
+        let frames = frames_of(&mut conn, &items, |pack| packs.contains_key(&pack)).await?;
+        drop(conn);
+        let mut found = HashMap::with_capacity(items.len());
+        for item in items {
+            let Some(pack) = packs.get(&item.pack_no) else {
+                continue;
+            };
+            let frame = frames
+                .get(&(item.pack_no, item.frame_no))
+                .ok_or_else(|| bad_row(format!("a frame of pack {} is missing", pack.pack.id)))?;
+            found.insert(item.id, place(&item, pack, frame)?);
         }
         Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
     }
@@ -271,20 +262,24 @@ struct Frame {
 }
 
 async fn items(conn: &mut Conn, ids: &[RawId]) -> Result<Vec<Item>> {
-    let columns = ["pack_no", "frame_no", "item_start", "item_length"];
+    let id = dialect::hex("id");
     let head = format!(
         "SELECT {} FROM chunks WHERE id",
-        dialect::joined("id", &columns)
+        dialect::joined(&[&id, "pack_no", "frame_no", "item_start", "item_length"])
     );
-    let rows = batch::joined_in(conn, (&head, ""), ids).await?;
-    let item = |(id, [pack_no, frame_no, start, length]): (RawId, [i64; 4])| Item {
-        id,
-        pack_no,
-        frame_no,
-        start,
-        length,
-    };
-    Ok(rows.into_iter().map(item).collect())
+    let mut out = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(MAX_BATCH) {
+        let rows = batch::joined_in(conn, (&head, ""), ids).await?;
+        let item = |(id, [pack_no, frame_no, start, length]): (RawId, [i64; 4])| Item {
+            id,
+            pack_no,
+            frame_no,
+            start,
+            length,
+        };
+        out.extend(rows.into_iter().map(item));
+    }
+    Ok(out)
 }
 
 async fn packs_of(conn: &mut Conn, items: &[Item]) -> Result<HashMap<i64, PackInfo>> {
@@ -292,19 +287,23 @@ async fn packs_of(conn: &mut Conn, items: &[Item]) -> Result<HashMap<i64, PackIn
     numbers.sort_unstable();
     numbers.dedup();
     let head = format!("SELECT {PACK_COLUMNS} FROM packs WHERE pack_no");
-    let rows = batch::select_in_numbers(conn, (&head, ""), &numbers).await?;
-    let pack = |row: &DbRow| pack_info(row).map(|pack| (pack.no.0, pack));
-    rows.iter().map(pack).collect()
+    let mut out = HashMap::with_capacity(numbers.len());
+    for numbers in numbers.chunks(MAX_BATCH) {
+        for row in batch::select_in_numbers(conn, (&head, ""), numbers).await? {
+            let pack = pack_info(&row)?;
+            out.insert(pack.no.0, pack);
+        }
+    }
+    Ok(out)
 }
 
-/// The frames of these items. Few items share few frames, and items far apart have one each: either
-/// way as many rows are read as are needed.
+/// The frames of these items in wanted packs. Items that lie together share frames, and items far apart
+/// have one each: either way as many rows are read as are needed.
 async fn frames_of(
     conn: &mut Conn,
     items: &[Item],
     wanted: impl Fn(i64) -> bool,
 ) -> Result<HashMap<(i64, i64), Frame>> {
-    const DOING: &str = "look up frames";
     let mut keys: Vec<(i64, i64)> = items
         .iter()
         .filter(|item| wanted(item.pack_no))
@@ -312,26 +311,36 @@ async fn frames_of(
         .collect();
     keys.sort_unstable();
     keys.dedup();
+    let columns = [
+        "pack_no",
+        "frame_no",
+        "start",
+        "stored_length",
+        "codec",
+        "plain_length",
+    ];
+    let joined = dialect::joined(&columns);
     let mut out = HashMap::with_capacity(keys.len());
     for range in batch::ranges(keys.len()) {
         let sql = format!(
-            "SELECT pack_no, frame_no, start, stored_length, codec, plain_length FROM frames
-             WHERE (pack_no, frame_no) IN (VALUES {})",
+            "SELECT {joined} FROM frames WHERE (pack_no, frame_no) IN (VALUES {})",
             dialect::rows(range.len(), 2)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
         for (pack_no, frame_no) in &keys[range] {
             query = query.bind(*pack_no).bind(*frame_no);
         }
-        for row in query.fetch_all(&mut *conn).await.doing(DOING)? {
+        let rows = query.fetch_all(&mut *conn).await.doing("look up frames")?;
+        for [pack_no, frame_no, start, stored_length, codec, plain_length] in
+            batch::take_apart(&rows, batch::numbers)?
+        {
             let frame = Frame {
-                start: row.try_get(2).doing(DOING)?,
-                stored_length: row.try_get(3).doing(DOING)?,
-                codec: row.try_get(4).doing(DOING)?,
-                plain_length: row.try_get(5).doing(DOING)?,
+                start,
+                stored_length,
+                codec,
+                plain_length,
             };
-            let key = (row.try_get(0).doing(DOING)?, row.try_get(1).doing(DOING)?);
-            out.insert(key, frame);
+            out.insert((pack_no, frame_no), frame);
         }
     }
     Ok(out)

@@ -45,7 +45,8 @@ async fn add(conn: &mut Conn, marks: &[MarkRow]) -> Result<()> {
                 .bind(&mark.body[..])
         },
     )
-    .await
+    .await?;
+    Ok(())
 }
 
 impl Catalog {

@@ -118,8 +118,36 @@ async fn frame_rows(conn: &mut Conn, no: PackNo, frames: &[PackFrame]) -> Result
                 .bind(i64::from(frame.plain_length))
         },
     )
+    .await?;
+    Ok(())
+}
+
+/// Inserts rows for these items; how many rows were inserted or changed.
+async fn chunk_rows(
+    conn: &mut Conn,
+    no: PackNo,
+    prune: PruneNumber,
+    rows: &[ChunkRow],
+    conflict: &str,
+) -> Result<u64> {
+    let head = "INSERT INTO chunks (id, row_no, pack_no, frame_no, item_start, item_length, stamp)";
+    batch::insert(conn, (head, conflict), 7, rows, |query, row| {
+        query
+            .bind(row.id.as_slice())
+            .bind(row.row_no)
+            .bind(no.0)
+            .bind(i64::from(row.frame_no))
+            .bind(i64::from(row.start))
+            .bind(i64::from(row.length))
+            .bind(prune.0)
+    })
     .await
 }
+
+const KEEP: &str = " ON CONFLICT (id) DO NOTHING";
+const MOVE: &str = " ON CONFLICT (id) DO UPDATE SET pack_no = excluded.pack_no, \
+                    frame_no = excluded.frame_no, item_start = excluded.item_start, \
+                    item_length = excluded.item_length, stamp = excluded.stamp";
 
 /// Registers one pack; what is known of its ids afterwards, and how many were new.
 async fn register(
@@ -132,60 +160,37 @@ async fn register(
     let no = pack_row(conn, pack, &items).await?;
     frame_rows(conn, no, frames).await?;
 
-    let ids: Vec<RawId> = items.rows.iter().map(|row| row.id).collect();
-    let mut known = lookup::known(conn, &ids).await?;
-    // A row of a live pack stays where it is: whoever located it may be reading it.
-    items
-        .rows
-        .retain(|row| !known.get(&row.id).is_some_and(Known::is_present));
-    let stale = |(id, known): (&RawId, &Known)| {
-        (known.is_present() && known.stamp < prune.0).then_some(*id)
-    };
-    let mut stale: Vec<RawId> = known.iter().filter_map(stale).collect();
-    stale.sort_unstable();
-    lookup::stamp(conn, &stale, prune).await?;
-
-    let new = items
-        .rows
-        .iter()
-        .filter(|row| !known.contains_key(&row.id))
-        .count();
-    let mut next = counters::take(conn, counters::ROWS, new).await?;
-    for row in &mut items.rows {
-        // A row whose pack is gone or going keeps its number and gets a new place.
-        row.row_no = known.get(&row.id).map_or(next, |known| known.row_no);
-        next += i64::from(!known.contains_key(&row.id));
-        let now = Known {
-            row_no: row.row_no,
-            stamp: prune.0,
-            pack_no: no.0,
-            state: PackState::Live,
-        };
-        known.insert(row.id, now);
+    // Nearly always all are new: inserting tells, without a look before. Numbers of those that are not
+    // are lost, which leaves gaps and nothing worse.
+    let first = counters::take(conn, counters::ROWS, items.rows.len()).await?;
+    for (row_no, row) in (first..).zip(&mut items.rows) {
+        row.row_no = row_no;
     }
-    batch::insert(
-        conn,
-        (
-            "INSERT INTO chunks (id, row_no, pack_no, frame_no, item_start, item_length, stamp)",
-            " ON CONFLICT (id) DO UPDATE SET pack_no = excluded.pack_no, \
-             frame_no = excluded.frame_no, item_start = excluded.item_start, \
-             item_length = excluded.item_length, stamp = excluded.stamp",
-        ),
-        7,
-        &items.rows,
-        |query, row| {
-            query
-                .bind(row.id.as_slice())
-                .bind(row.row_no)
-                .bind(no.0)
-                .bind(i64::from(row.frame_no))
-                .bind(i64::from(row.start))
-                .bind(i64::from(row.length))
-                .bind(prune.0)
-        },
-    )
-    .await?;
-    Ok((no, known, new as u64))
+    let new = chunk_rows(conn, no, prune, &items.rows, KEEP).await?;
+    let here = |row: &ChunkRow| Known {
+        row_no: row.row_no,
+        stamp: prune.0,
+        pack_no: no.0,
+        state: PackState::Live,
+    };
+    let mut known: HashMap<RawId, Known> =
+        items.rows.iter().map(|row| (row.id, here(row))).collect();
+    if new < items.rows.len() as u64 {
+        let ids: Vec<RawId> = items.rows.iter().map(|row| row.id).collect();
+        known = lookup::known(conn, &ids).await?;
+        // A row of a live pack stays where it is: whoever located it may be reading it. A row whose
+        // pack is gone or going keeps its number and gets a new place.
+        items
+            .rows
+            .retain(|row| !known.get(&row.id).is_some_and(Known::is_present));
+        chunk_rows(conn, no, prune, &items.rows, MOVE).await?;
+        for row in &mut items.rows {
+            row.row_no = known.get(&row.id).map_or(row.row_no, |known| known.row_no);
+            known.insert(row.id, here(row));
+        }
+        lookup::stamp_present(conn, &known).await?;
+    }
+    Ok((no, known, new))
 }
 
 async fn register_held(
