@@ -105,7 +105,7 @@ impl Client {
     /// Gives the lease back. Errors are of no interest: the lease ends by itself.
     pub async fn abort(&self, request: proto::AbortRequest) {
         let mut request = tonic::Request::new(request);
-        request.set_timeout(Duration::from_secs(2));
+        request.set_timeout(Duration::from_secs(1));
         if let Err(status) = self.backup().abort(request).await {
             tracing::debug!(%status, "could not abort the session");
         }

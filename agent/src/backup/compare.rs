@@ -149,7 +149,7 @@ impl<'a> Compare<'a> {
             }
         }
         if last {
-            while let Some((name, _)) = self.cursor.next()? {
+            while let Some((name, _)) = self.cursor.take()? {
                 self.gone(path.join(&name)?)?;
             }
         }
@@ -341,7 +341,7 @@ impl<'a> Compare<'a> {
             let path = next.remove();
             self.cursor.enter(&path)?;
             self.entered = None;
-            while let Some((name, _)) = self.cursor.next()? {
+            while let Some((name, _)) = self.cursor.take()? {
                 self.gone(path.join(&name)?)?;
             }
         }

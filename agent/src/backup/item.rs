@@ -130,8 +130,8 @@ pub struct Stored {
     pub old: Option<Record>,
     /// To be reported though it is stored.
     pub problem: Option<ItemProblem>,
-    /// Whether further names of its inode are to be expected, and how that inode is known.
-    pub leads: Option<LinkKey>,
+    /// The inode of which further names are to be expected, and how many.
+    pub leads: Option<(LinkKey, u32)>,
 }
 
 /// What a regular file holds, before it goes on the wire.

@@ -27,6 +27,9 @@ struct First {
     entry: Entry,
     record: Record,
     content: Kept,
+    bytes: usize,
+    /// Names that have not come yet.
+    others: u32,
 }
 
 #[derive(Debug)]
@@ -38,8 +41,8 @@ enum Kept {
 }
 
 impl Groups {
-    /// Remembers a first name, if there is room.
-    pub fn add(&mut self, key: LinkKey, stored: &Stored) {
+    /// Remembers a first name until so many others have come, if there is room.
+    pub fn add(&mut self, key: LinkKey, others: u32, stored: &Stored) {
         if stored.entry.kind != Kind::File {
             return;
         }
@@ -63,8 +66,12 @@ impl Groups {
             entry: stored.entry.clone(),
             record: stored.record,
             content,
+            bytes,
+            others,
         };
-        self.known.insert(key, first);
+        if let Some(replaced) = self.known.insert(key, first) {
+            self.bytes -= replaced.bytes;
+        }
     }
 
     /// A first name was not stored.
@@ -88,8 +95,10 @@ impl Groups {
     }
 
     /// What a further name of the inode gets, but for the name of its link.
-    pub fn copy(&self, key: &LinkKey, old: Option<Record>) -> Option<Stored> {
-        let first = self.known.get(key)?;
+    pub fn copy(&mut self, key: &LinkKey, old: Option<Record>) -> Option<Stored> {
+        let first = self.known.get_mut(key)?;
+        first.others = first.others.saturating_sub(1);
+        let last = first.others == 0;
         let content = match &first.content {
             Kept::Empty => FileContent::Empty,
             Kept::Inline(bytes) => FileContent::Inline(bytes.clone()),
@@ -102,13 +111,17 @@ impl Groups {
                 FileContent::Extents(extents)
             }
         };
-        Some(Stored {
+        let stored = Stored {
             entry: first.entry.clone(),
             content,
             record: first.record,
             old,
             problem: None,
             leads: None,
-        })
+        };
+        if last && let Some(done) = self.known.remove(key) {
+            self.bytes -= done.bytes;
+        }
+        Some(stored)
     }
 }

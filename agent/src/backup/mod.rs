@@ -16,6 +16,7 @@ mod extents;
 mod item;
 mod links;
 mod options;
+mod output;
 mod pool;
 mod problems;
 mod rebuild;

@@ -77,7 +77,7 @@ impl BackupOptions {
             boot_id: boot_id(),
             rules: Rules::default(),
             busy: BusyPolicy::default(),
-            compression_level: 1,
+            compression_level: 2,
             memory_bytes: 24 << 20,
             workers: None,
             priority: Priority::Normal,

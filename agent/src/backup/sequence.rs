@@ -268,9 +268,9 @@ impl<'a> Sequencer<'a> {
             stored.entry.hardlink = None;
             stored.record.hardlink = None;
         }
-        if let Some(key) = stored.leads.take() {
+        if let Some((key, others)) = stored.leads.take() {
             if stored.record.ino == key.ino {
-                self.groups.add(key, &stored);
+                self.groups.add(key, others, &stored);
             } else {
                 self.groups.failed(path.clone());
             }

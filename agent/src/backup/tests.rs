@@ -1,179 +1,16 @@
 //! Runs against a coordinator in memory, compared with the directory itself.
 
+mod bench;
 pub(crate) mod fake;
 
 use super::*;
-use crate::volumes::VolumeCandidate;
-use fake::{Fake, INLINE, Tree};
-use holdfast_format::entry::{Entry, Extent, Kind};
+use bench::{Bench, noise};
+use fake::INLINE;
 use holdfast_format::path::RelPath;
-use holdfast_format::volume::VolumeFacts;
-use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::num::NonZero;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
-
-struct Bench {
-    fake: Fake,
-    client: Client,
-    volume: VolumeCandidate,
-    options: BackupOptions,
-    directory: tempfile::TempDir,
-}
-
-impl Bench {
-    async fn new() -> Self {
-        let fake = Fake::default();
-        let client = fake.serve().await;
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().join("volume");
-        fs::create_dir(&root).unwrap();
-        let mut options = BackupOptions::new(&directory.path().join("state"), "node");
-        options.retry.backoff.initial = Duration::from_millis(5);
-        Self {
-            fake,
-            client,
-            volume: VolumeCandidate {
-                facts: VolumeFacts::named("v".parse().unwrap()),
-                path: root,
-                eligible: Ok(()),
-                note: None,
-            },
-            options,
-            directory,
-        }
-    }
-
-    fn at(&self, path: &str) -> std::path::PathBuf {
-        self.volume.path.join(path)
-    }
-
-    fn write(&self, path: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.at(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
-
-    async fn try_run(&self) -> Result<RunReport> {
-        backup(
-            &self.client,
-            &self.volume,
-            &self.options,
-            Progress::new(),
-            Cancel::new(),
-        )
-        .await
-    }
-
-    /// A run that must succeed, and whose snapshot must be the directory.
-    async fn run(&self) -> RunReport {
-        // Past the margin within which a stamp is racy.
-        std::thread::sleep(Duration::from_millis(30));
-        let report = self.try_run().await.unwrap();
-        self.compare();
-        report
-    }
-
-    fn compare(&self) {
-        let tree = self.fake.latest();
-        let mut expected = BTreeMap::new();
-        let mut firsts = HashMap::new();
-        describe_disk(&self.volume.path, &RelPath::root(), &mut expected);
-        let mut found = BTreeMap::new();
-        for (key, (path, entry, extents)) in &tree {
-            found.insert(key.clone(), self.describe(path, entry, extents));
-            if let Some(first) = &entry.hardlink {
-                assert!(tree[&first.to_key()].1.hardlink.is_none());
-                firsts.insert(path.clone(), first.clone());
-            }
-        }
-        let paths = |map: &BTreeMap<Vec<u8>, String>| map.values().cloned().collect::<Vec<_>>();
-        assert_eq!(paths(&found), paths(&expected));
-        self.compare_links(&tree, &firsts);
-    }
-
-    fn compare_links(&self, tree: &Tree, firsts: &HashMap<RelPath, RelPath>) {
-        let mut groups: HashMap<u64, Vec<RelPath>> = HashMap::new();
-        for (path, entry, _) in tree.values() {
-            let name = std::ffi::OsStr::new(std::str::from_utf8(path.as_bytes()).unwrap());
-            let meta = fs::symlink_metadata(self.volume.path.join(name)).unwrap();
-            if meta.nlink() > 1 && entry.kind != Kind::Directory {
-                groups.entry(meta.ino()).or_default().push(path.clone());
-            }
-        }
-        let mut count = 0;
-        for group in groups.values() {
-            for other in &group[1..] {
-                assert_eq!(firsts.get(other), Some(&group[0]), "{other}");
-                count += 1;
-            }
-            assert_eq!(firsts.get(&group[0]), None);
-        }
-        assert_eq!(count, firsts.len());
-    }
-
-    fn describe(&self, path: &RelPath, entry: &Entry, extents: &[Extent]) -> String {
-        let content = match entry.kind {
-            Kind::File => {
-                let bytes = self.fake.content(entry, extents);
-                assert_eq!(bytes.len() as u64, entry.size);
-                blake3::hash(&bytes).to_hex().to_string()
-            }
-            Kind::Symlink => String::from_utf8_lossy(&entry.target).into_owned(),
-            _ => String::new(),
-        };
-        format!(
-            "{path} {:?} {:o} {} {} {} {content}",
-            entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime_ns
-        )
-    }
-}
-
-/// The same words from the standard library's view of the disk.
-fn describe_disk(root: &Path, path: &RelPath, out: &mut BTreeMap<Vec<u8>, String>) {
-    use std::os::unix::ffi::OsStrExt;
-    let full = root.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
-    let meta = fs::symlink_metadata(&full).unwrap();
-    let (kind, content) = if meta.is_file() {
-        let bytes = fs::read(&full).unwrap();
-        (Kind::File, blake3::hash(&bytes).to_hex().to_string())
-    } else if meta.is_dir() {
-        (Kind::Directory, String::new())
-    } else if meta.is_symlink() {
-        let target = fs::read_link(&full).unwrap();
-        (Kind::Symlink, target.to_string_lossy().into_owned())
-    } else {
-        (Kind::Fifo, String::new())
-    };
-    let mtime = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
-    out.insert(
-        path.to_key(),
-        format!(
-            "{path} {kind:?} {:o} {} {} {mtime} {content}",
-            meta.mode() & 0o7777,
-            meta.uid(),
-            meta.gid()
-        ),
-    );
-    if meta.is_dir() {
-        for entry in fs::read_dir(&full).unwrap() {
-            let name = entry.unwrap().file_name();
-            describe_disk(root, &path.join(name.as_bytes()).unwrap(), out);
-        }
-    }
-}
-
-/// Bytes without repetition.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut out = vec![0; length];
-    let mut reader = blake3::Hasher::new_derive_key("test noise")
-        .update(&seed.to_le_bytes())
-        .finalize_xof();
-    reader.fill(&mut out);
-    out
-}
 
 fn sorted(list: &[String]) -> Vec<&str> {
     let mut list: Vec<&str> = list.iter().map(String::as_str).collect();
@@ -288,10 +125,8 @@ async fn a_lost_index_reads_everything_and_sends_only_what_differs() {
         };
         assert_eq!(report.index_discarded, Some(expected));
         assert!(report.counters.files_read >= 51, "{how}");
-        let state = bench.fake.state();
-        assert_eq!(state.put, ["d1/f1"], "{how}");
-        assert_eq!(state.new_chunk_bytes, 3000);
-        drop(state);
+        assert_eq!(bench.fake.state().put, ["d1/f1"], "{how}");
+        assert_eq!(bench.fake.state().new_chunk_bytes, 3000);
         let report = bench.run().await;
         assert_eq!(report.index_discarded, None);
         assert_eq!(report.counters.entries_changed, 0);
@@ -566,4 +401,91 @@ async fn an_incremental_equals_a_full_scan() {
             assert!(bench.fake.state().put.is_empty());
         }
     }
+}
+
+/// C6, in a process without rights: what cannot be read keeps what the parent has of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_carried_over() {
+    const INNER: &str = "HOLDFAST_TEST_WITHOUT_RIGHTS";
+    if rustix::process::geteuid().is_root() && std::env::var_os(INNER).is_none() {
+        use std::os::unix::process::CommandExt;
+        // The test binary may lie where only root may look.
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("test");
+        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let status = std::process::Command::new(program)
+            .args([
+                "--exact",
+                "backup::tests::what_cannot_be_read_is_carried_over",
+            ])
+            .env(INNER, "1")
+            .env("TMPDIR", "/tmp")
+            .current_dir("/")
+            .uid(65534)
+            .gid(65534)
+            .status()
+            .unwrap();
+        assert!(status.success());
+        return;
+    }
+    let bench = Bench::new().await;
+    for n in 0..20 {
+        bench.write(&format!("closed/sub/f{n}"), noise(n, 2000));
+        bench.write(&format!("open/f{n}"), noise(n, 2000));
+    }
+    bench.write("file", "old");
+    bench.write("was_a_directory/x", "x");
+    bench.run().await;
+    let before = bench.fake.latest();
+    let mode = |path: &str, mode| {
+        fs::set_permissions(bench.at(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    bench.write("file", "new");
+    bench.write("never_seen", "x");
+    fs::remove_dir_all(bench.at("was_a_directory")).unwrap();
+    bench.write("was_a_directory", "now a file");
+    fs::remove_file(bench.at("open/f3")).unwrap();
+    for path in ["closed", "file", "never_seen", "was_a_directory"] {
+        mode(path, 0);
+    }
+    let report = bench.try_run().await.unwrap();
+    let after = bench.fake.latest();
+    let key = |path: &str| RelPath::new(path).unwrap().to_key();
+    assert_eq!(after[&key("closed/sub/f7")], before[&key("closed/sub/f7")]);
+    assert_eq!(after[&key("file")], before[&key("file")]);
+    for gone in [
+        "open/f3",
+        "never_seen",
+        "was_a_directory",
+        "was_a_directory/x",
+    ] {
+        assert!(!after.contains_key(&key(gone)), "{gone}");
+    }
+    let mut problems: Vec<_> = report
+        .snapshot
+        .first_problems
+        .iter()
+        .map(|(path, problem)| (path.to_string(), problem.carried_over))
+        .collect();
+    problems.sort();
+    let expected = [
+        ("closed", true),
+        ("file", true),
+        ("never_seen", false),
+        ("was_a_directory", false),
+    ];
+    let expected: Vec<_> = expected.map(|(p, c)| (p.to_owned(), c)).into();
+    assert_eq!(problems, expected);
+    mode("closed", 0o755);
+    for path in ["file", "never_seen", "was_a_directory"] {
+        mode(path, 0o644);
+    }
+    let report = bench.run().await;
+    assert_eq!(report.problems(), 0);
+    // A root that cannot be listed is no snapshot at all.
+    mode("", 0);
+    let error = bench.try_run().await.unwrap_err();
+    mode("", 0o755);
+    assert_eq!(error.reason(), "VolumeUnreadable");
 }

@@ -7,25 +7,23 @@ use super::item::{
     Batch, Done, FileContent, Item, LinkKey, Look, Outcome, Piece, Source, Stored, Task, extra_of,
     hardlink_of,
 };
-use super::pool::{Job, Part, PartChunk};
-use super::shared::{PART_BYTES, PART_MOST_BYTES, Shared};
-use super::{budget::Permit, extents::Extents};
+use super::output::{Output, Sink, compress};
+use super::pool::Job;
+use super::shared::Shared;
 use crate::beneath::Xattr as FoundXattr;
 use crate::error::{Error, ItemProblem, Result};
 use crate::index::{Record, trust};
 use crate::mount::FsClass;
-use crate::read::{ContentSink, ReadContext, ReadError, Reader, read_dir_meta, read_meta};
+use crate::read::{ReadContext, ReadError, Reader, read_dir_meta, read_meta};
 use crate::stat::Stat;
 use crate::sys;
-use bytes::Bytes;
 use holdfast_format::codec::encode_entry;
 use holdfast_format::digest::ContentDigest;
 use holdfast_format::entry::{
     Content, Entry, Extent, Kind, MAX_INLINE_XATTR_BYTES, Xattr, XattrValue,
 };
-use holdfast_format::frame::{Compressor, FrameBuilder};
+use holdfast_format::frame::Compressor;
 use holdfast_format::stamp::{QUIET_MARGIN_NS, SETTLED_AGE_NS, Stamp};
-use std::sync::mpsc::Sender;
 
 /// Bytes of xattrs above which an entry is checked against the format's limit.
 const CHECK_ABOVE_BYTES: usize = 16 * 1024;
@@ -62,16 +60,12 @@ impl<'a> Worker<'a> {
     }
 
     fn read(&mut self, batch: Batch) -> Result<()> {
-        let mut out = Output {
-            shared: self.shared,
-            compressor: &mut self.compressor,
-            number: batch.number,
-            pieces: &batch.pieces,
-            plain: Vec::new(),
-            chunks: Vec::new(),
-            permit: None,
-            parts: 0,
-        };
+        let mut out = Output::new(
+            self.shared,
+            &mut self.compressor,
+            batch.number,
+            &batch.pieces,
+        );
         let mut done = Vec::with_capacity(batch.items.len());
         for Item { path, task } in batch.items {
             self.shared.stop.check()?;
@@ -94,8 +88,7 @@ impl<'a> Worker<'a> {
             };
             done.push(Done { path, outcome });
         }
-        out.finish()?;
-        let parts = out.parts;
+        let parts = out.finish()?;
         // The sequencer has gone only when the run has ended.
         let _ = batch.pieces.send(Piece::Finished {
             done,
@@ -280,7 +273,9 @@ fn finish(
         record,
         old: look.old,
         problem: None,
-        leads: look.leads_group.then(|| LinkKey::of(&look.found)),
+        leads: look
+            .leads_group
+            .then(|| (LinkKey::of(&look.found), look.found.stat.nlink - 1)),
     })
 }
 
@@ -333,186 +328,4 @@ fn store_xattrs(out: &mut Output<'_>, found: Vec<FoundXattr>) -> Result<Vec<Xatt
         });
     }
     Ok(xattrs)
-}
-
-/// The chunks of a batch on their way into parts.
-#[derive(Debug)]
-struct Output<'o> {
-    shared: &'o Shared,
-    compressor: &'o mut Compressor,
-    number: u64,
-    pieces: &'o Sender<Piece>,
-    plain: Vec<u8>,
-    chunks: Vec<PartChunk>,
-    permit: Option<Permit>,
-    parts: usize,
-}
-
-impl Output<'_> {
-    fn push(&mut self, id: holdfast_format::id::ChunkId, bytes: &[u8]) -> Result<()> {
-        if !self.plain.is_empty() && self.plain.len() + bytes.len() > PART_MOST_BYTES as usize {
-            self.next_part()?;
-        }
-        self.plain.extend_from_slice(bytes);
-        self.chunks.push(PartChunk {
-            id,
-            length: bytes.len() as u32,
-            wanted: true,
-        });
-        Ok(())
-    }
-
-    /// Gives away a full part and takes memory for the next, compressing others' parts meanwhile.
-    fn next_part(&mut self) -> Result<()> {
-        if let Some(part) = self.part()
-            && let Some(part) = self.shared.forward(part)?
-        {
-            self.shared.pool.compress(part);
-        }
-        let shared = self.shared;
-        loop {
-            shared.stop.check()?;
-            if let Some(permit) = shared.budget.try_take(self.number, PART_MOST_BYTES) {
-                self.permit = Some(permit);
-                return Ok(());
-            }
-            match shared.pool.try_part() {
-                Some(part) => compress(self.compressor, part)?,
-                None => {
-                    let taken =
-                        shared
-                            .budget
-                            .take_soon(self.number, PART_MOST_BYTES, &shared.stop)?;
-                    if let Some(permit) = taken {
-                        self.permit = Some(permit);
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    /// The last part of the batch: its bytes are at hand, so it is compressed here.
-    fn finish(&mut self) -> Result<()> {
-        if let Some(part) = self.part()
-            && let Some(part) = self.shared.forward(part)?
-        {
-            compress(self.compressor, part)?;
-        }
-        Ok(())
-    }
-
-    fn part(&mut self) -> Option<Part> {
-        if self.chunks.is_empty() {
-            return None;
-        }
-        self.parts += 1;
-        Some(Part {
-            number: self.number,
-            plain: std::mem::replace(&mut self.plain, Vec::with_capacity(PART_BYTES / 4)),
-            chunks: std::mem::take(&mut self.chunks),
-            pieces: self.pieces.clone(),
-            permit: self.permit.take(),
-        })
-    }
-}
-
-/// Makes a frame of what is wanted of a part and sends it to the sequencer.
-fn compress(compressor: &mut Compressor, part: Part) -> Result<()> {
-    let mut builder = FrameBuilder::new();
-    let mut rest = part.plain.as_slice();
-    for chunk in &part.chunks {
-        let (bytes, after) = rest.split_at(chunk.length as usize);
-        rest = after;
-        if chunk.wanted {
-            builder.push(*chunk.id.as_bytes(), bytes)?;
-        }
-    }
-    drop(part.plain);
-    let mut permit = part.permit;
-    let frame = if builder.is_empty() {
-        permit = None;
-        None
-    } else {
-        let frame = builder.finish_with(compressor)?;
-        if let Some(permit) = &mut permit {
-            permit.shrink_to(frame.payload.len() as u64);
-        }
-        Some(frame)
-    };
-    // The sequencer has gone only when the run has ended.
-    let _ = part.pieces.send(Piece::Part(frame, permit));
-    Ok(())
-}
-
-/// One file's content on its way into parts.
-struct Sink<'s, 'o> {
-    out: &'s mut Output<'o>,
-    /// Where the file began in the part that was open then, and which part that was.
-    began: (usize, usize, usize),
-    inline: Option<Bytes>,
-    extents: Extents,
-}
-
-impl<'s, 'o> Sink<'s, 'o> {
-    fn new(out: &'s mut Output<'o>) -> Self {
-        Self {
-            began: (out.parts, out.plain.len(), out.chunks.len()),
-            out,
-            inline: None,
-            extents: Extents::default(),
-        }
-    }
-
-    /// Takes back what is still in the open part: nobody needs it.
-    fn rewind(&mut self) {
-        let (part, bytes, chunks) = self.began;
-        if self.out.parts == part {
-            self.out.plain.truncate(bytes);
-            self.out.chunks.truncate(chunks);
-        }
-    }
-
-    fn content(
-        mut self,
-        digest: ContentDigest,
-        old: Option<&Record>,
-        path: &holdfast_format::path::RelPath,
-    ) -> FileContent {
-        let empty = self.inline.is_none() && self.extents.is_empty();
-        if empty {
-            return FileContent::Empty;
-        }
-        let same = old.is_some_and(|old| old.kind == Kind::File && old.content == Some(digest));
-        if same {
-            self.rewind();
-            return FileContent::AsInParent(path.clone());
-        }
-        match self.inline {
-            Some(bytes) => FileContent::Inline(bytes),
-            None => FileContent::Extents(self.extents),
-        }
-    }
-}
-
-impl ContentSink for Sink<'_, '_> {
-    fn restart(&mut self) {
-        self.rewind();
-        self.inline = None;
-        self.extents.clear();
-    }
-
-    fn inline(&mut self, bytes: &[u8]) -> Result<()> {
-        if !bytes.is_empty() {
-            self.inline = Some(Bytes::copy_from_slice(bytes));
-        }
-        Ok(())
-    }
-
-    fn extent(&mut self, extent: Extent, bytes: Option<&[u8]>) -> Result<()> {
-        if let (Extent::Chunk { id, .. }, Some(bytes)) = (extent, bytes) {
-            self.out.push(id, bytes)?;
-        }
-        self.extents.push(extent)
-    }
 }

@@ -110,7 +110,7 @@ impl Cursor {
     }
 
     /// The next child by value of its name, and leaves it.
-    pub fn next(&mut self) -> Result<Option<(Vec<u8>, Record)>, IndexError> {
+    pub fn take(&mut self) -> Result<Option<(Vec<u8>, Record)>, IndexError> {
         let next = self.peek()?.map(|(name, record)| (name.to_vec(), record));
         if next.is_some() {
             self.pass();

@@ -34,9 +34,9 @@ fn record(n: u64, kind: Kind) -> Record {
         ctime_ns: i64::MAX - n as i64,
         ino: n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         trust: (n % 32) as u8,
-        content: (n % 2 == 0).then_some(ContentDigest([n as u8; 16])),
-        extra: (n % 3 == 0).then_some([n as u8; 16]),
-        hardlink: (n % 5 == 0).then_some([n as u8; 16]),
+        content: n.is_multiple_of(2).then_some(ContentDigest([n as u8; 16])),
+        extra: n.is_multiple_of(3).then_some([n as u8; 16]),
+        hardlink: n.is_multiple_of(5).then_some([n as u8; 16]),
     }
 }
 
@@ -76,7 +76,7 @@ fn walk(index: &Index, directories: &[RelPath]) -> Vec<(RelPath, Record)> {
     let mut all = Vec::new();
     for directory in directories {
         cursor.enter(directory).unwrap();
-        while let Some((name, record)) = cursor.next().unwrap() {
+        while let Some((name, record)) = cursor.take().unwrap() {
             all.push((directory.join(&name).unwrap(), record));
         }
     }
@@ -191,7 +191,7 @@ fn seeks_past_much_and_enters_what_is_not_there() {
         ("z", None),
     ] {
         cursor.enter(&RelPath::new(directory).unwrap()).unwrap();
-        let next = cursor.next().unwrap().map(|(name, _)| name);
+        let next = cursor.take().unwrap().map(|(name, _)| name);
         assert_eq!(next.as_deref(), name.map(str::as_bytes), "{directory}");
     }
 }
