@@ -1,8 +1,4 @@
 # The project's commands. `make demo` and `make test` are the two that matter.
-# The credentials of the test servers: rclone and moto take any, Azurite has a well-known one.
-SERVERS = AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AZURE_STORAGE_ACCOUNT_NAME=devstoreaccount1 \
-	AZURE_STORAGE_ACCOUNT_KEY=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==
-
 .PHONY: demo test bench image fuzz soak
 
 # Builds and runs the main job on sample volumes: back up, change, back up, restore, compare.
@@ -17,7 +13,7 @@ test:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny --offline check bans licenses sources
 	cargo build --workspace --bins --locked
-	$(SERVERS) cargo nextest run --workspace --locked --no-fail-fast
+	cargo nextest run --workspace --locked --no-fail-fast
 
 # Runs holdfast and its peers on the corpora and writes BENCHMARKS.md.
 bench:

@@ -11,7 +11,7 @@ use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
 use holdfast_coordinator::repo::rebuild::rebuild;
 use holdfast_coordinator::repo::reconcile::{Step, reconcile};
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
-use holdfast_coordinator::settings::host_name;
+use holdfast_coordinator::settings::{Agents, host_name};
 use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error};
 use holdfast_format::id::{CatalogId, RepositoryId};
 use holdfast_format::keys::Kek;
@@ -120,6 +120,7 @@ async fn open_coordinator(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut settings = CoordinatorSettings::new(state.to_path_buf());
     settings.take_over = global.take_over;
+    settings.agents = Agents::InProcess;
     match catch_up(&repository, state, clock.now_ns(), access).await {
         Err(CatchUp::Missing) => {
             rebuild_catalog(global, &repository, state).await?;

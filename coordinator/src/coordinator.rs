@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 use crate::metrics::CoordinatorMetrics;
 use crate::repo::claim::acquire;
 use crate::repo::reconcile::{Reconciled, reconcile};
-use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, snapshots};
+use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl, snapshots};
 use crate::schedule::Hub;
 use crate::service;
 use crate::session::{PackPool, PoolParts, Sessions};
-use crate::settings::CoordinatorSettings;
+use crate::settings::{Agents, CoordinatorSettings};
 use holdfast_format::id::{SnapshotId, VolumeId};
 use holdfast_format::snapshot::Snapshot;
 use holdfast_format::volume::VolumeFacts;
@@ -78,6 +78,9 @@ impl Coordinator {
         let epoch = claim.epoch();
         let found = reconcile(&catalog, &repository, clock.now_ns(), &|_| {}).await?;
         report(&found);
+        if settings.agents == Agents::InProcess {
+            catalog.end_leases(clock.now_ns()).await?;
+        }
         let totals = catalog.totals().await?;
         let pool = PackPool::new(PoolParts {
             repository: repository.clone(),
@@ -312,7 +315,12 @@ fn library(
     repository: Repository,
 ) -> Library {
     let cache = settings.cache;
-    let disk = DiskCache::open(&settings.state_dir.join("frames"), cache.disk_bytes);
+    let url = repository.store().url_redacted();
+    let disk = match StoreUrl::parse(url) {
+        // A disk in front of a disk.
+        Ok(StoreUrl::Directory(_)) => Ok(None),
+        _ => DiskCache::open(&settings.state_dir.join("frames"), cache.disk_bytes),
+    };
     let disk = disk.unwrap_or_else(|error| {
         tracing::warn!(%error, "no cache of tree frames on disk");
         None

@@ -7,7 +7,7 @@ use crate::Coordinator;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::repo::{Repository, Store, StoreOptions, kek};
 use crate::service::MAX_HEADER_BYTES;
-use crate::settings::{CoordinatorSettings, ServerSettings, host_name};
+use crate::settings::{Agents, CoordinatorSettings, ServerSettings, host_name};
 use holdfast_format::id::CatalogId;
 use holdfast_format::keys::Kek;
 use holdfast_runtime::clock::{Clock, SystemClock};
@@ -158,6 +158,7 @@ async fn open(
         state_dir: settings.state_dir.clone(),
         take_over: settings.take_over,
         host: host_name(),
+        agents: Agents::Elsewhere,
         packs: settings.packs,
         sessions: settings.sessions,
         cache: settings.cache,

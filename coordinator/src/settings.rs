@@ -26,12 +26,23 @@ pub struct CoordinatorSettings {
     pub take_over: bool,
     /// Name of this host, as claims show it.
     pub host: String,
+    /// Where agents run: those of one's own process ended with the process before.
+    pub agents: Agents,
     /// Open packs and packs on their way.
     pub packs: PackSettings,
     /// Leases of sessions.
     pub sessions: SessionSettings,
     /// Caches for reading.
     pub cache: CacheSettings,
+}
+
+/// Where a coordinator's agents run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Agents {
+    /// In processes of their own: they resume their sessions after a restart, under their leases.
+    Elsewhere,
+    /// In this process: no lease outlives it.
+    InProcess,
 }
 
 /// Open packs and packs on their way to the store.
@@ -101,6 +112,7 @@ impl CoordinatorSettings {
             state_dir,
             take_over: false,
             host: crate::repo::claim::host_identity(),
+            agents: Agents::Elsewhere,
             packs: PackSettings::default(),
             sessions: SessionSettings::default(),
             cache: CacheSettings::default(),

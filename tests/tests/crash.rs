@@ -162,7 +162,7 @@ fn errors_of_the_store_never_make_a_snapshot_that_is_not_whole() {
     }
     for (calls, error) in [
         ("fsync,fdatasync", "EIO"),
-        ("pwrite64,write", "ENOSPC"),
+        ("pwrite64", "ENOSPC"),
         ("rename,renameat,renameat2,linkat", "EIO"),
     ] {
         let mut n = 1;

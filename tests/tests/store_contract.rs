@@ -4,8 +4,23 @@ use holdfast_coordinator::repo::{Store, StoreOptions};
 use holdfast_tests::server::Server;
 use holdfast_tests::store_contract::store_contract;
 
+/// rclone and moto take any credentials; Azurite has well-known ones.
+fn credentials() -> Vec<(String, String)> {
+    const AZURITE: &str =
+        "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+    [
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1"),
+        ("AZURE_STORAGE_ACCOUNT_KEY", AZURITE),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
 fn options(endpoint: Option<String>) -> StoreOptions {
     StoreOptions {
+        variables: credentials(),
         endpoint,
         region: Some("us-east-1".into()),
         path_style: Some(true),

@@ -86,15 +86,19 @@ pub enum Standing {
     Occupied(String),
 }
 
-/// Looks at a target's own level. `lost+found` alone is what mkfs leaves: empty.
+/// Looks at a target's own level, and removes what a restore left there that was killed before its marker
+/// stood. `lost+found` alone is what mkfs leaves: empty.
 pub fn standing(target: &Dir, snapshot: &SnapshotId, path: &RelPath) -> Result<Standing, Errno> {
     let mut markers: Vec<Vec<u8>> = Vec::new();
+    let mut unfinished: Vec<Vec<u8>> = Vec::new();
     let mut occupied = None;
     let mut buffer = vec![std::mem::MaybeUninit::uninit(); 32 * 1024];
     target.list(&mut buffer, |name, _, _| -> Result<(), Errno> {
         let name = name.to_bytes();
         if nonce_of(name).is_some() && markers.len() < 64 {
             markers.push(name.to_vec());
+        } else if is_unfinished_marker(name) && unfinished.len() < 64 {
+            unfinished.push(name.to_vec());
         } else if name != b"lost+found" && occupied.is_none() {
             occupied = Some(escape(name));
         }
@@ -117,8 +121,27 @@ pub fn standing(target: &Dir, snapshot: &SnapshotId, path: &RelPath) -> Result<S
     Ok(match (other, occupied) {
         (Some(other), _) => Standing::OtherRestore(other),
         (None, Some(name)) => Standing::Occupied(name),
-        (None, None) => Standing::Empty,
+        (None, None) => {
+            // Nothing was restored under them: their restore was killed before its marker stood.
+            for name in unfinished {
+                target.unlink(&name)?;
+            }
+            Standing::Empty
+        }
     })
+}
+
+/// Whether it is a temporary name of a restore, whichever.
+fn is_unfinished_marker(name: &[u8]) -> bool {
+    let Some(rest) = name
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_suffix(b"~"))
+    else {
+        return false;
+    };
+    let parts: Vec<&[u8]> = rest.split(|b| *b == b'-').collect();
+    matches!(parts[..], [nonce, run, n] if nonce.len() == NONCE_DIGITS && run.len() == NONCE_DIGITS && !n.is_empty()
+        && parts.iter().all(|part| part.iter().all(u8::is_ascii_hexdigit)))
 }
 
 fn nonce_of(name: &[u8]) -> Option<String> {

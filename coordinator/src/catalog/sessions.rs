@@ -190,6 +190,15 @@ async fn end(conn: &mut Conn, session: &SessionId, epoch: u64) -> Result<()> {
     Ok(())
 }
 
+async fn end_leases(conn: &mut Conn, now_ns: i64) -> Result<()> {
+    sqlx::query("UPDATE sessions SET last_ns = $1 WHERE last_ns > $1")
+        .bind(now_ns.saturating_sub(LEASE_NS))
+        .execute(conn)
+        .await
+        .doing("end the leases")?;
+    Ok(())
+}
+
 impl Catalog {
     /// Opens a session, or resumes the one of the same key with a new epoch. A run that was committed
     /// is answered with its snapshot. `VolumeBusy` while another run's lease holds.
@@ -215,6 +224,14 @@ impl Catalog {
     pub async fn end(&self, session: &SessionId, epoch: u64) -> Result<()> {
         transact!(self, "end a session", |conn| end(conn, session, epoch)
             .await)
+    }
+
+    /// Ends the leases of all sessions: for a process that holds every agent itself, and so knows that
+    /// those of its predecessors are gone. The sessions stay resumable.
+    pub async fn end_leases(&self, now_ns: i64) -> Result<()> {
+        transact!(self, "end the leases", |conn| {
+            end_leases(conn, now_ns).await
+        })
     }
 
     /// The parents of open sessions: roots, like visible snapshots.

@@ -225,6 +225,12 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
+/// Whether a server answered a request for a range with the whole object (200 for 206), which
+/// object_store refuses with a private error that only its debug form names.
+pub(super) fn is_whole_answer(error: &StoreError) -> bool {
+    matches!(error, StoreError::Generic { source, .. } if format!("{source:?}").contains("NotPartial"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use crate::repo::connect::{Directory, check_options, connect};
 use crate::repo::error::{RepoError, Result};
 use crate::repo::local::is_staged;
 use crate::repo::metrics::{Operation, StoreMetrics};
-use crate::repo::retry::{RetryPolicy, WRITE, is_transient, meaning};
+use crate::repo::retry::{RetryPolicy, WRITE, is_transient, is_whole_answer, meaning};
 use crate::repo::url::StoreUrl;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -219,7 +219,22 @@ impl Store {
                     range: Some(GetRange::Bounded(range.clone())),
                     ..GetOptions::default()
                 };
-                self.objects.get_opts(&path, options).await?.bytes().await
+                match self.objects.get_opts(&path, options).await {
+                    // Some servers answer a range that covers the object with the object.
+                    Err(error) if is_whole_answer(&error) => {
+                        let whole = self.objects.get_opts(&path, GetOptions::default()).await?;
+                        if whole.meta.size > MAX_GET_BYTES {
+                            return Err(error);
+                        }
+                        let whole = whole.bytes().await?;
+                        let end = whole
+                            .len()
+                            .min(usize::try_from(range.end).unwrap_or(usize::MAX));
+                        let start = end.min(usize::try_from(range.start).unwrap_or(usize::MAX));
+                        Ok(whole.slice(start..end))
+                    }
+                    answer => answer?.bytes().await,
+                }
             })
             .await;
         match result {
