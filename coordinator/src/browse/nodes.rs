@@ -1,17 +1,45 @@
 //! Nodes of trees and lists, for code on blocking threads.
+//!
+//! A node is found through the catalog. A walk that goes on in one pack asks for its footer once and
+//! then knows where all of its nodes are, which spares a lookup per node.
 
 use crate::browse::Library;
 use crate::error::{Error, Result};
-use crate::repo::{FrameAddress, Reader};
+use crate::repo::{FrameAddress, PackContents, Reader};
 use bytes::Bytes;
-use holdfast_format::id::NodeId;
+use holdfast_format::id::{NodeId, PackId};
+use holdfast_format::pack::ItemKind;
 use holdfast_format::tree::NodeSource;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use tokio::runtime::Handle;
 
-/// Reads nodes by id. Made on the runtime that its blocking thread belongs to.
+/// Lookups in one pack after which its footer is worth reading.
+const LOOKUPS: u32 = 8;
+/// Packs whose footers are remembered.
+const PACKS: usize = 4;
+/// Nodes of a pack whose footer is worth the memory.
+const MAX_NODES: usize = 64 * 1024;
+
+/// Reads nodes by id, for one thread. Made on the runtime that its thread belongs to.
 pub struct Nodes {
     library: Library,
     runtime: Handle,
+    known: RefCell<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    packs: Vec<(PackId, HashMap<[u8; 32], Place>)>,
+    lookups: HashMap<PackId, u32>,
+}
+
+/// Where a node lies.
+#[derive(Clone, Copy)]
+struct Place {
+    address: FrameAddress,
+    offset: u32,
+    length: u32,
 }
 
 impl Nodes {
@@ -20,7 +48,83 @@ impl Nodes {
         Self {
             library,
             runtime: Handle::current(),
+            known: RefCell::default(),
         }
+    }
+
+    fn known(&self, id: &NodeId) -> Option<Place> {
+        let known = self.known.borrow();
+        let mut packs = known.packs.iter();
+        packs.find_map(|(_, places)| places.get(id.as_bytes()).copied())
+    }
+
+    async fn find(&self, id: &NodeId) -> Result<Place> {
+        let found = self
+            .library
+            .catalog
+            .locate_to_read(&[id.into_bytes()])
+            .await?;
+        let found = found.into_iter().next().flatten();
+        let found = found.ok_or_else(|| Error::DamageFound {
+            detail: format!("tree node {id} is in no pack that is known"),
+        })?;
+        if self.is_due(found.pack) {
+            // Where the footer cannot be read, nodes are found one by one.
+            if let Ok(contents) = self
+                .library
+                .reader
+                .footer(found.pack, found.pack_size)
+                .await
+            {
+                self.remember(&contents);
+            }
+        }
+        Ok(Place {
+            address: FrameAddress {
+                pack: found.pack,
+                header: found.header,
+                frame_no: found.frame_no,
+                offset: found.offset,
+                stored_length: found.stored_length,
+            },
+            offset: found.item_offset,
+            length: found.item_length,
+        })
+    }
+
+    fn is_due(&self, pack: PackId) -> bool {
+        let mut known = self.known.borrow_mut();
+        let lookups = known.lookups.entry(pack).or_insert(0);
+        *lookups += 1;
+        *lookups == LOOKUPS
+    }
+
+    fn remember(&self, contents: &PackContents) {
+        let mut places = HashMap::new();
+        for frame in &contents.frames {
+            let address = FrameAddress::of(contents.id, contents.header, frame);
+            let nodes = frame
+                .items
+                .iter()
+                .filter(|item| item.kind == ItemKind::Node);
+            places.extend(nodes.map(|item| {
+                let (offset, length) = (item.offset_in_frame, item.length);
+                (
+                    item.id,
+                    Place {
+                        address,
+                        offset,
+                        length,
+                    },
+                )
+            }));
+        }
+        if places.len() > MAX_NODES {
+            return;
+        }
+        let mut known = self.known.borrow_mut();
+        known.packs.truncate(PACKS - 1);
+        known.packs.insert(0, (contents.id, places));
     }
 }
 
@@ -28,31 +132,18 @@ impl NodeSource for Nodes {
     type Error = Error;
 
     fn load(&self, id: &NodeId) -> Result<Bytes> {
-        self.runtime.block_on(self.library.node(id))
-    }
-}
-
-impl Library {
-    /// The stored bytes of a node; the caller checks that they have its id.
-    async fn node(&self, id: &NodeId) -> Result<Bytes> {
-        let found = self.catalog.locate_to_read(&[id.into_bytes()]).await?;
-        let place = found.into_iter().next().flatten();
-        let place = place.ok_or_else(|| Error::DamageFound {
-            detail: format!("tree node {id} is in no pack that is known"),
-        })?;
-        let address = FrameAddress {
-            pack: place.pack,
-            header: place.header,
-            frame_no: place.frame_no,
-            offset: place.offset,
-            stored_length: place.stored_length,
-        };
-        let plain = self.reader.tree_frame(&address).await?;
-        Ok(Reader::item(
-            &address,
-            &plain,
-            place.item_offset,
-            place.item_length,
-        )?)
+        self.runtime.block_on(async {
+            let place = match self.known(id) {
+                Some(place) => place,
+                None => self.find(id).await?,
+            };
+            let plain = self.library.reader.tree_frame(&place.address).await?;
+            Ok(Reader::item(
+                &place.address,
+                &plain,
+                place.offset,
+                place.length,
+            )?)
+        })
     }
 }

@@ -19,8 +19,6 @@ use holdfast_proto::v1::{
     StatusReply, StatusRequest, VolumesReply, VolumesRequest, WatchJobRequest, admin_server::Admin,
 };
 use std::sync::Arc;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 pub(super) struct AdminService(pub(super) Arc<Coordinator>);
@@ -180,11 +178,18 @@ impl Admin for AdminService {
         auth::authorize(&peer(&request), Action::Administer).map_err(status)?;
         let id = job(&request.into_inner().job).map_err(status)?;
         let watch = self.0.hub().watch(&id).map_err(status)?;
-        let mut ended = false;
-        let states = WatchStream::new(watch).map_while(move |info| {
-            let last = std::mem::replace(&mut ended, info.ended_ns != 0);
-            (!last).then_some(Ok(info))
-        });
+        // The state now, then every change; nothing follows the end.
+        let states = futures::stream::unfold(
+            (watch, false, false),
+            |(mut watch, seen, ended)| async move {
+                if ended || (seen && watch.changed().await.is_err()) {
+                    return None;
+                }
+                let info = watch.borrow_and_update().clone();
+                let ended = info.ended_ns != 0;
+                Some((Ok(info), (watch, true, ended)))
+            },
+        );
         Ok(Response::new(Box::pin(states)))
     }
 

@@ -30,7 +30,7 @@ impl Session {
                     let rule = format!("commit of {last_seq} messages, but {} came", run.seq);
                     return Err(Error::invalid(rule));
                 }
-                let reservation = self.prepare(&mut run, stats).await?;
+                let reservation = self.kept(self.prepare(&mut run, stats)).await?;
                 self.reserve(&reservation).await?;
                 run.reserved = Some(reservation.clone());
                 reservation
@@ -49,6 +49,19 @@ impl Session {
             "snapshot committed"
         );
         Ok(info)
+    }
+
+    /// Keeps the lease while the work takes long.
+    async fn kept<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.core.clock.sleep(self.core.settings.sessions.lease / 4) => {
+                    self.lease.check(self.lease.epoch()).await?;
+                }
+            }
+        }
     }
 
     /// Makes everything durable that the snapshot will name, and its record.
