@@ -25,8 +25,6 @@ pub struct Reader {
     client: RestoreClient<Channel>,
     snapshot: SnapshotId,
     ids: Ids,
-    /// What the coordinator says of it.
-    pub info: v1::SnapshotInfo,
 }
 
 /// An entry with all its extents (a long content's extents are read to their end).
@@ -52,7 +50,6 @@ impl Reader {
             client,
             snapshot,
             ids,
-            info: reply.snapshot.unwrap_or_default(),
         })
     }
 
@@ -242,17 +239,8 @@ impl Entries {
             Some(v1::content::Body::Extents(e)) => std::mem::take(&mut e.extents),
             _ => Vec::new(),
         };
-        while entry.more_extents {
-            match self.part().await? {
-                Some(Part::More(more)) => extents.extend(more.extents),
-                Some(Part::EndOfExtents(_)) => break,
-                Some(Part::Damaged(problem)) => {
-                    self.damaged.push(problem);
-                    extents.clear();
-                    break;
-                }
-                _ => return Err(Failure::failed("an entry's extents end too early")),
-            }
+        if entry.more_extents {
+            self.rest_of(&mut extents).await?;
         }
         if holds_bytes(&entry, &extents) {
             Ok(Some(FullEntry { entry, extents }))
@@ -264,6 +252,22 @@ impl Entries {
                     escape(&entry.path)
                 ),
             ))
+        }
+    }
+
+    /// The extents that follow their entry in messages of their own.
+    async fn rest_of(&mut self, extents: &mut Vec<v1::Extent>) -> Outcome<()> {
+        loop {
+            match self.part().await? {
+                Some(Part::More(more)) => extents.extend(more.extents),
+                Some(Part::EndOfExtents(_)) => return Ok(()),
+                Some(Part::Damaged(problem)) => {
+                    self.damaged.push(problem);
+                    extents.clear();
+                    return Ok(());
+                }
+                _ => return Err(Failure::failed("an entry's extents end too early")),
+            }
         }
     }
 

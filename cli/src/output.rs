@@ -172,7 +172,7 @@ pub fn snapshot(info: &v1::SnapshotInfo) -> Value {
         "filesystem": facts.filesystem,
         "problems": info.problems,
         "first_problems": info.first_problems.iter().map(problem).collect::<Vec<_>>(),
-        "stats": stats(&info.stats.clone().unwrap_or_default()),
+        "stats": stats(&info.stats.unwrap_or_default()),
     })
 }
 

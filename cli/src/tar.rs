@@ -114,7 +114,7 @@ impl<W: Write> TarWriter<W> {
 
     /// Zero bytes of the member begun last.
     pub fn zeros(&mut self, mut count: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         while count > 0 {
             let step = count.min(ZEROS.len() as u64);
             self.data(&ZEROS[..step as usize])?;

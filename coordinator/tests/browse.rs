@@ -139,7 +139,7 @@ async fn a_forgotten_snapshot_is_gone_and_the_others_stay() {
     let listed = listed.unwrap().into_inner().snapshots;
     assert_eq!(
         listed.iter().map(|s| s.id.clone()).collect::<Vec<_>>(),
-        [second.id.clone()]
+        std::slice::from_ref(&second.id)
     );
     assert_eq!(read_back(&bench, &second.id).await["d/b.log"], b"22");
 

@@ -127,7 +127,7 @@ async fn in_process(
             jobs::print_problems(&info.first_problems, report.problems());
             worst = worst.worse(Exit::Incomplete);
         }
-        let stats = info.stats.clone().unwrap_or_default();
+        let stats = info.stats.unwrap_or_default();
         let id = hex(&info.id);
         let cells = vec![
             id[..12].to_owned(),
@@ -211,7 +211,7 @@ async fn by_agents(global: &Global, options: &Backup, connected: Connected) -> O
     let mut worst = Exit::Done;
     for job in started {
         let report = jobs::watch(&connected.channel, job.id.clone(), global.quiet).await?;
-        let stats = report.stats.clone().unwrap_or_default();
+        let stats = report.stats.unwrap_or_default();
         jobs::print_problems(&report.problems, stats.problems);
         if stats.problems > 0 {
             worst = worst.worse(Exit::Incomplete);

@@ -16,7 +16,7 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
     ];
     let mut table = Table::new(headings, 7);
     for info in snapshots {
-        let stats = info.stats.clone().unwrap_or_default();
+        let stats = info.stats.unwrap_or_default();
         let facts = info.facts.clone().unwrap_or_default();
         let id = hex(&info.id);
         let cells = vec![

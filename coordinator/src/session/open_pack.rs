@@ -119,6 +119,7 @@ impl OpenPack {
     }
 
     /// Frames of both into one pack, if both are small enough; otherwise they come back.
+    #[allow(clippy::result_large_err)] // not an error: the packs themselves, moved once a commit
     pub fn merge(self, tree: Self, recipe: &Recipe<'_>) -> std::result::Result<Self, (Self, Self)> {
         let small = self.builder.is_none() && tree.builder.is_none();
         if !small || self.waiting_bytes + tree.waiting_bytes >= recipe.mixed_bytes {
@@ -272,7 +273,7 @@ mod tests {
     }
 
     fn frame(keys: &DomainKeys, seed: u8, length: usize) -> Frame {
-        let bytes: Vec<u8> = (0..length).map(|n| (n * n >> 3) as u8 ^ seed).collect();
+        let bytes: Vec<u8> = (0..length).map(|n| ((n * n) >> 3) as u8 ^ seed).collect();
         let mut builder = FrameBuilder::new();
         let id = keys.id_key.ids().chunk(&bytes).into_bytes();
         builder.push(id, &bytes).unwrap();

@@ -57,7 +57,10 @@ async fn a_snapshot_is_visible_after_publish_and_only_once() {
         matches!(error, CatalogError::AlreadyReserved { .. }),
         "{error}"
     );
-    assert_eq!(catalog.unpublished().await.unwrap(), [reserved.clone()]);
+    assert_eq!(
+        catalog.unpublished().await.unwrap(),
+        std::slice::from_ref(&reserved)
+    );
     assert_eq!(
         catalog.reservation(&reserved.key).await.unwrap(),
         Some(reserved.clone())
@@ -72,7 +75,7 @@ async fn a_snapshot_is_visible_after_publish_and_only_once() {
         catalog.publish(&row).await.unwrap();
         assert_eq!(
             catalog.snapshots(Some(volume)).await.unwrap(),
-            [row.clone()]
+            std::slice::from_ref(&row)
         );
     }
     assert_eq!(catalog.unpublished().await.unwrap(), []);

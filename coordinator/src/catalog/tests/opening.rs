@@ -117,7 +117,8 @@ async fn damage_is_told_as_damage() {
     catalog.close().await.unwrap();
     let file = dir.path().join(CATALOG_FILE);
     let good = std::fs::read(&file).unwrap();
-    let damage: [(&str, &dyn Fn(&mut Vec<u8>)); 4] = [
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let damage: [(&str, Damage<'_>); 4] = [
         ("overwritten header", &|bytes| bytes[..16].fill(b'x')),
         ("cut off", &|bytes| bytes.truncate(good.len() / 2)),
         ("cut in the header", &|bytes| bytes.truncate(50)),
@@ -171,4 +172,50 @@ async fn a_newer_schema_is_refused_and_left_alone() {
             "{error}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_upgrade_copies_first_and_is_whole_or_absent() {
+    use crate::catalog::open::upgrade;
+    let (dir, catalog) = catalog().await;
+    register(&catalog, 1, 0..10).await;
+    let copy = dir.path().join("catalog-schema-1.db");
+    let schema = include_str!("../migrations/sqlite/0001.sql");
+    {
+        let mut guard = catalog.writer.lock().await;
+        let conn = guard.as_mut().unwrap();
+        // The same version: nothing happens.
+        upgrade(conn, dir.path(), &[schema], 1).await.unwrap();
+        assert!(!copy.exists());
+        let broken = [
+            schema,
+            "CREATE TABLE later (x INTEGER);",
+            "CREATE TABLE nonsense",
+        ];
+        upgrade(conn, dir.path(), &broken, 1).await.unwrap_err();
+    }
+    catalog.close().await.unwrap();
+    let found = open(&dir, Mode::ReadWrite).await.unwrap();
+    assert_eq!(found.present(&[id(1)]).await.unwrap(), [true]);
+    {
+        let mut guard = found.writer.lock().await;
+        let conn = guard.as_mut().unwrap();
+        // A table of the broken upgrade would be in the way.
+        let good = [schema, "CREATE TABLE later (x INTEGER);"];
+        upgrade(conn, dir.path(), &good, 1).await.unwrap();
+    }
+    found.close().await.unwrap();
+    let error = open(&dir, Mode::ReadWrite).await.unwrap_err();
+    assert!(
+        matches!(error, CatalogError::Schema { found: 2, .. }),
+        "{error}"
+    );
+
+    // The copy is the catalog as it was.
+    std::fs::rename(&copy, dir.path().join(CATALOG_FILE)).unwrap();
+    let before = open(&dir, Mode::ReadWrite).await.unwrap();
+    assert_eq!(
+        before.present(&[id(1), id(11)]).await.unwrap(),
+        [true, false]
+    );
 }

@@ -1,7 +1,7 @@
 //! A store with a catalog beside it, and backups as sessions make them.
 
 use super::super::*;
-use crate::catalog::{BeginSession, Mode, Reservation, VolumeNo};
+use crate::catalog::{BeginSession, Reservation, VolumeNo};
 use crate::repo::kek::generate;
 use crate::repo::rebuild::rebuild;
 use crate::repo::testing::quick;
