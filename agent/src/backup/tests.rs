@@ -1,6 +1,7 @@
 //! Runs against a coordinator in memory, compared with the directory itself.
 
 mod bench;
+mod doubt;
 pub(crate) mod fake;
 
 use super::*;
@@ -401,91 +402,4 @@ async fn an_incremental_equals_a_full_scan() {
             assert!(bench.fake.state().put.is_empty());
         }
     }
-}
-
-/// C6, in a process without rights: what cannot be read keeps what the parent has of it.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_carried_over() {
-    const INNER: &str = "HOLDFAST_TEST_WITHOUT_RIGHTS";
-    if rustix::process::geteuid().is_root() && std::env::var_os(INNER).is_none() {
-        use std::os::unix::process::CommandExt;
-        // The test binary may lie where only root may look.
-        let directory = tempfile::tempdir().unwrap();
-        let program = directory.path().join("test");
-        fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let status = std::process::Command::new(program)
-            .args([
-                "--exact",
-                "backup::tests::what_cannot_be_read_is_carried_over",
-            ])
-            .env(INNER, "1")
-            .env("TMPDIR", "/tmp")
-            .current_dir("/")
-            .uid(65534)
-            .gid(65534)
-            .status()
-            .unwrap();
-        assert!(status.success());
-        return;
-    }
-    let bench = Bench::new().await;
-    for n in 0..20 {
-        bench.write(&format!("closed/sub/f{n}"), noise(n, 2000));
-        bench.write(&format!("open/f{n}"), noise(n, 2000));
-    }
-    bench.write("file", "old");
-    bench.write("was_a_directory/x", "x");
-    bench.run().await;
-    let before = bench.fake.latest();
-    let mode = |path: &str, mode| {
-        fs::set_permissions(bench.at(path), fs::Permissions::from_mode(mode)).unwrap();
-    };
-    bench.write("file", "new");
-    bench.write("never_seen", "x");
-    fs::remove_dir_all(bench.at("was_a_directory")).unwrap();
-    bench.write("was_a_directory", "now a file");
-    fs::remove_file(bench.at("open/f3")).unwrap();
-    for path in ["closed", "file", "never_seen", "was_a_directory"] {
-        mode(path, 0);
-    }
-    let report = bench.try_run().await.unwrap();
-    let after = bench.fake.latest();
-    let key = |path: &str| RelPath::new(path).unwrap().to_key();
-    assert_eq!(after[&key("closed/sub/f7")], before[&key("closed/sub/f7")]);
-    assert_eq!(after[&key("file")], before[&key("file")]);
-    for gone in [
-        "open/f3",
-        "never_seen",
-        "was_a_directory",
-        "was_a_directory/x",
-    ] {
-        assert!(!after.contains_key(&key(gone)), "{gone}");
-    }
-    let mut problems: Vec<_> = report
-        .snapshot
-        .first_problems
-        .iter()
-        .map(|(path, problem)| (path.to_string(), problem.carried_over))
-        .collect();
-    problems.sort();
-    let expected = [
-        ("closed", true),
-        ("file", true),
-        ("never_seen", false),
-        ("was_a_directory", false),
-    ];
-    let expected: Vec<_> = expected.map(|(p, c)| (p.to_owned(), c)).into();
-    assert_eq!(problems, expected);
-    mode("closed", 0o755);
-    for path in ["file", "never_seen", "was_a_directory"] {
-        mode(path, 0o644);
-    }
-    let report = bench.run().await;
-    assert_eq!(report.problems(), 0);
-    // A root that cannot be listed is no snapshot at all.
-    mode("", 0);
-    let error = bench.try_run().await.unwrap_err();
-    mode("", 0o755);
-    assert_eq!(error.reason(), "VolumeUnreadable");
 }
