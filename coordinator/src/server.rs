@@ -15,7 +15,7 @@ use holdfast_runtime::exit::Exit;
 use holdfast_runtime::http;
 use holdfast_runtime::listen::{Listen, bind_unix};
 use holdfast_runtime::metrics::Metrics;
-use holdfast_runtime::readiness::Readiness;
+use holdfast_runtime::readiness::{Latch, Readiness};
 use holdfast_runtime::shutdown::{Cause, Shutdown, Stopper};
 use std::path::Path;
 use std::sync::Arc;
@@ -51,39 +51,37 @@ pub async fn serve(
         metrics.clone(),
         shutdown.clone(),
     ));
+    // One listener from now to the end: no signal falls between two.
+    let mut signals = std::pin::pin!(stopper.on_signals());
     let opened = tokio::select! {
         opened = open(&settings, &metrics, clock.clone()) => opened?,
-        signalled = stopper.on_signals() => {
+        signalled = &mut signals => {
             signalled?;
             return Ok(Exit::Interrupted);
         }
+        cause = shutdown.requested() => return Ok(exit_on(cause)),
     };
     let gauges = opened.register_metrics(&metrics);
-    let server = tokio::spawn(listen(settings.clone(), opened.clone(), shutdown.clone()));
-    latch.release();
-    tracing::info!(listen = %settings.listen, http = %settings.http, "serving");
-    let mut server = server;
-    let mut exit = Exit::Done;
-    loop {
+    let mut server = tokio::spawn(listen(
+        settings.clone(),
+        opened.clone(),
+        shutdown.clone(),
+        latch,
+    ));
+    let exit = loop {
         tokio::select! {
-            signalled = stopper.on_signals() => { signalled?; break }
-            cause = shutdown.requested() => {
-                if cause == Cause::Interrupt {
-                    exit = Exit::Interrupted;
-                }
-                break;
-            }
-            ended = &mut server => { ended??; break }
+            signalled = &mut signals => { signalled?; break Exit::Interrupted }
+            cause = shutdown.requested() => break exit_on(cause),
+            ended = &mut server => { ended??; break Exit::Done }
             () = tokio::time::sleep(METRICS_EVERY) => {
                 gauges.update().await;
                 if opened.is_fenced() {
                     tracing::error!("another catalog owns the repository: stopping for good");
-                    exit = Exit::Owned;
-                    break;
+                    break Exit::Owned;
                 }
             }
         }
-    }
+    };
     readiness.drain();
     stopper.request(Cause::Asked);
     tracing::info!("stopping");
@@ -95,11 +93,24 @@ pub async fn serve(
         }
         closed
     });
-    match ended.await {
-        Ok(closed) => closed?,
-        Err(_) => tracing::warn!("stopped before everything had ended; sessions can be resumed"),
+    tokio::select! {
+        ended = ended => match ended {
+            Ok(closed) => closed?,
+            Err(_) => tracing::warn!("stopped before everything had ended; sessions can be resumed"),
+        },
+        signalled = &mut signals => {
+            signalled?;
+            tracing::warn!("stopped at once, as asked a second time");
+        }
     }
     Ok(exit)
+}
+
+fn exit_on(cause: Cause) -> Exit {
+    match cause {
+        Cause::Interrupt => Exit::Interrupted,
+        Cause::Terminate | Cause::Asked => Exit::Done,
+    }
 }
 
 /// Builds the catalog again from the store.
@@ -202,6 +213,7 @@ async fn listen(
     settings: ServerSettings,
     coordinator: Arc<Coordinator>,
     shutdown: Shutdown,
+    latch: Latch,
 ) -> anyhow::Result<()> {
     let mut server = Server::builder()
         .max_concurrent_streams(Some(MAX_STREAMS))
@@ -219,9 +231,14 @@ async fn listen(
     let stop = async move {
         shutdown.requested().await;
     };
+    let ready = || {
+        latch.release();
+        tracing::info!(listen = %settings.listen, http = %settings.http, "serving");
+    };
     match &settings.listen {
         Listen::Tcp(address) => {
             let listener = TcpListener::bind(address).await?;
+            ready();
             let incoming = TcpListenerStream::new(listener);
             let incoming = tokio_stream::StreamExt::map(incoming, |stream| {
                 stream.inspect(|stream| {
@@ -233,6 +250,7 @@ async fn listen(
         }
         Listen::Unix(path) => {
             let listener = bind_unix(path).await?;
+            ready();
             let incoming = UnixListenerStream::new(listener);
             router.serve_with_incoming_shutdown(incoming, stop).await?;
         }

@@ -37,6 +37,11 @@ pub struct Bench {
 impl Bench {
     /// A new repository in a new directory.
     pub async fn new() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// The same with other settings.
+    pub async fn with(change: impl FnOnce(&mut CoordinatorSettings)) -> Self {
         holdfast_runtime::tls::install_provider();
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_or_create(&url(dir.path()), &StoreOptions::default()).unwrap();
@@ -53,7 +58,13 @@ impl Bench {
         let id = CatalogId::from_bytes([2; 16]);
         let catalog = Catalog::create(&state, &repository.id(), id).await.unwrap();
         catalog.close().await.unwrap();
-        Self::over(dir).await
+        let coordinator = open_with(dir.path(), change).await;
+        let channel = connect(&coordinator).await;
+        Self {
+            coordinator,
+            channel,
+            dir,
+        }
     }
 
     /// The repository of this directory, opened again.
@@ -116,9 +127,18 @@ fn url(dir: &Path) -> String {
 
 /// Opens the repository of a directory.
 pub async fn open(dir: &Path) -> Arc<Coordinator> {
+    open_with(dir, |_| ()).await
+}
+
+/// The same with other settings.
+pub async fn open_with(
+    dir: &Path,
+    change: impl FnOnce(&mut CoordinatorSettings),
+) -> Arc<Coordinator> {
     let store = Store::open(&url(dir), &StoreOptions::default()).unwrap();
     let repository = Repository::open(store, Kek::from_bytes(KEK)).await.unwrap();
-    let settings = CoordinatorSettings::new(dir.join("state"));
+    let mut settings = CoordinatorSettings::new(dir.join("state"));
+    change(&mut settings);
     let clock = Arc::new(SystemClock::new());
     Coordinator::open(settings, repository, clock)
         .await
