@@ -48,9 +48,9 @@ pub(super) async fn connect_writer(file: &Path, create: bool) -> Result<Conn, sq
         .create_if_missing(create)
         .synchronous(SqliteSynchronous::Full)
         .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
-        // 16 MiB between checkpoints: with random ids a page is then written once for many chunks.
-        .pragma("wal_autocheckpoint", "4000")
-        .pragma("journal_size_limit", "67108864");
+        // 64 MiB between checkpoints: with random ids a page is then written once for many packs.
+        .pragma("wal_autocheckpoint", "16000")
+        .pragma("journal_size_limit", "134217728");
     if create {
         options = options.journal_mode(SqliteJournalMode::Wal);
     }

@@ -98,7 +98,7 @@ impl Catalog {
         let doing = "create catalog";
         let mut conn = dialect::connect_writer(&file, true).await.doing(doing)?;
         let mut transaction = conn.begin_with(dialect::BEGIN_WRITE).await.doing(doing)?;
-        migrate(&mut transaction, 0).await?;
+        migrate(&mut transaction, &dialect::MIGRATIONS, 0).await?;
         for (name, value) in [
             (REPOSITORY, repository.as_bytes().as_slice()),
             (CATALOG, id.as_bytes().as_slice()),
@@ -146,15 +146,7 @@ impl Catalog {
                 .doing("open catalog")?;
             let version = schema(&mut conn).await?;
             check_version(&dir, version, Mode::ReadWrite)?;
-            if version < known_schema() {
-                copy(&mut conn, &dir, version).await?;
-                let mut transaction = conn
-                    .begin_with(dialect::BEGIN_WRITE)
-                    .await
-                    .doing("migrate catalog")?;
-                migrate(&mut transaction, version).await?;
-                transaction.commit().await.doing("migrate catalog")?;
-            }
+            upgrade(&mut conn, &dir, &dialect::MIGRATIONS, version).await?;
             let id = check_meta(&mut conn, &dir, repository).await?;
             Ok((conn, id))
         };
@@ -280,21 +272,33 @@ fn check_version(dir: &Path, found: i64, mode: Mode) -> Result<()> {
     })
 }
 
-async fn migrate(conn: &mut Conn, from: i64) -> Result<()> {
+/// Brings an older catalog up to the last of these migrations: a copy first, then all or none.
+pub(super) async fn upgrade(
+    conn: &mut Conn,
+    dir: &Path,
+    migrations: &[&'static str],
+    from: i64,
+) -> Result<()> {
     let doing = "migrate catalog";
-    for (index, migration) in dialect::MIGRATIONS.iter().enumerate() {
-        let version = index as i64 + 1;
-        if version <= from {
-            continue;
+    if from >= migrations.len() as i64 {
+        return Ok(());
+    }
+    copy(conn, dir, from).await?;
+    let mut transaction = conn.begin_with(dialect::BEGIN_WRITE).await.doing(doing)?;
+    migrate(&mut transaction, migrations, from).await?;
+    transaction.commit().await.doing(doing)
+}
+
+async fn migrate(conn: &mut Conn, migrations: &[&'static str], from: i64) -> Result<()> {
+    let doing = "migrate catalog";
+    for (version, migration) in (1..).zip(migrations) {
+        if version > from {
+            let statements = [*migration, &dialect::write_schema(version)].join("\n");
+            sqlx::raw_sql(AssertSqlSafe(statements))
+                .execute(&mut *conn)
+                .await
+                .doing(doing)?;
         }
-        sqlx::raw_sql(*migration)
-            .execute(&mut *conn)
-            .await
-            .doing(doing)?;
-        sqlx::raw_sql(AssertSqlSafe(dialect::write_schema(version)))
-            .execute(&mut *conn)
-            .await
-            .doing(doing)?;
     }
     Ok(())
 }

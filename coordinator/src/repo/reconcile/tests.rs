@@ -99,13 +99,13 @@ async fn a_catalog_copied_back_from_an_older_time_is_made_right() {
     assert_eq!(found.forgotten.len(), 2);
     assert_eq!(found.problems, []);
     let mut expected = listing(&world, &world.catalog).await;
-    let mut got = listing(&world, &old).await;
-    // Applied by hand above, so that this catalog did not see the footers again.
-    let shared = got.chunks.difference(&expected.chunks).count();
-    assert!(shared <= 1);
-    expected.chunks.clear();
-    got.chunks.clear();
-    assert_eq!(got, expected);
+    // Deletions were applied by hand above, so that catalog did not see the footers again: which chunks
+    // there are is told by the store alone.
+    let fresh = tempfile::tempdir().unwrap();
+    let (rebuilt, _) = world.rebuild(fresh.path()).await;
+    expected.chunks = listing(&world, &rebuilt).await.chunks;
+    assert_eq!(expected.chunks.len(), 21);
+    assert_eq!(listing(&world, &old).await, expected);
     assert_eq!(old.deletion_applied().await.unwrap(), 2);
     let one = old
         .volume_by_name(&"volume-1".parse().unwrap())
