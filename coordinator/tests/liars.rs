@@ -183,3 +183,53 @@ async fn sequence_epoch_and_size_are_checked() {
     let error = Agent::try_begin(&bench, taken).await.err().unwrap();
     assert_eq!(reason(&error), "VolumeNameTaken");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_in_the_sequence_and_oversized_messages_are_refused() {
+    let bench = Bench::new().await;
+    let mut agent = Agent::begin(&bench, "web", 1).await;
+    agent.put(dir(""));
+    agent.put(inline("a", b"x"));
+    agent.skip_message(1);
+    assert_eq!(refusal(agent).await, "InvalidRequest");
+
+    let mut agent = Agent::begin(&bench, "web", 1).await;
+    agent.frame(Frame {
+        codec: Codec::Raw,
+        plain_length: 5 << 20,
+        items: vec![FrameItem {
+            id: [1; 32],
+            length: 5 << 20,
+        }],
+        payload: vec![0; 5 << 20].into(),
+    });
+    // The first message is read before there is a stream to answer on; the second is part of it.
+    agent.put(dir(""));
+    agent.reverse_messages();
+    assert_eq!(refusal(agent).await, "MessageTooLarge");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_gives_no_chunk_of_another_domain() {
+    let bench = Bench::new().await;
+    let mut snapshots = Vec::new();
+    let mut chunks = Vec::new();
+    for (n, namespace) in ["red", "blue"].into_iter().enumerate() {
+        let mut request = begin_request(namespace, n as u8 + 1);
+        request.volume.as_mut().unwrap().namespace = namespace.into();
+        let mut agent = Agent::try_begin(&bench, request).await.unwrap();
+        agent.put(dir(""));
+        let content = agent.send_content(&noise(7, 50_000));
+        chunks.push(content.iter().map(|e| e.chunk.clone()).collect::<Vec<_>>());
+        agent.put(extents("f", content));
+        snapshots.push(agent.finish().await.unwrap());
+    }
+    assert_ne!(
+        chunks[0], chunks[1],
+        "ids of the same bytes differ between domains"
+    );
+    let (found, damaged) = fetch(&bench, &snapshots[0].id, chunks[1].clone()).await;
+    assert!(found.is_empty());
+    assert_eq!(damaged[0].reason, "ChunkMissing");
+    assert_eq!(damaged[0].chunks, chunks[1]);
+}

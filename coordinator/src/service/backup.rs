@@ -1,6 +1,6 @@
 //! The `Backup` service: an agent's side of a session.
 
-use super::{peer, status};
+use super::{MAX_MESSAGE_BYTES, peer, status};
 use crate::Coordinator;
 use crate::auth::{self, Action};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ use holdfast_proto::v1::{
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Acknowledgements that wait for a client that does not read.
 const REPLIES: usize = 16;
@@ -95,9 +95,7 @@ impl Backup for BackupService {
         let limits = session.limits();
         let decode = move |message: std::result::Result<UploadRequest, Status>| match message {
             Ok(message) => decode(message, &limits),
-            Err(broken) => Err(Error::Cancelled {
-                detail: format!("the upload broke off ({})", broken.message()),
-            }),
+            Err(status) => Err(broken(&status)),
         };
         let messages = futures::stream::once(async { Ok(first) }).chain(messages);
         let (sender, receiver) = mpsc::channel(REPLIES);
@@ -213,6 +211,24 @@ fn decode(message: UploadRequest, limits: &Limits) -> Result<Message> {
         seq: message.seq,
         body,
     })
+}
+
+/// Why a stream of messages ended early: a message above the limit, or the connection.
+fn broken(status: &Status) -> Error {
+    if status.code() != Code::OutOfRange {
+        return Error::Cancelled {
+            detail: format!("the upload broke off ({})", status.message()),
+        };
+    }
+    let mut words = status.message().split(|c: char| !c.is_ascii_digit());
+    let limit = MAX_MESSAGE_BYTES as u64;
+    Error::MessageTooLarge {
+        what: "message",
+        found: words
+            .find_map(|word| word.parse().ok())
+            .unwrap_or(limit + 1),
+        limit,
+    }
 }
 
 fn frame_error(error: FormatError) -> Error {

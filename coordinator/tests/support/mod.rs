@@ -276,6 +276,32 @@ impl Agent {
         });
     }
 
+    /// Leaves a queued message out; the others keep their numbers.
+    pub fn skip_message(&mut self, index: usize) {
+        let session = self.messages[0].session.clone();
+        let gone = self.messages.remove(index);
+        if let Some(next) = self.messages.get_mut(index) {
+            next.seq = gone.seq + 1;
+        } else {
+            self.messages[index - 1].seq = gone.seq;
+        }
+        self.messages[0].session = session;
+    }
+
+    /// Sends the queued messages the other way round, numbered anew.
+    pub fn reverse_messages(&mut self) {
+        let (session, epoch) = (
+            self.messages[0].session.clone(),
+            self.messages[0].lease_epoch,
+        );
+        self.messages.reverse();
+        for (seq, message) in (1..).zip(&mut self.messages) {
+            message.seq = seq;
+        }
+        self.messages[0].session = session;
+        self.messages[0].lease_epoch = epoch;
+    }
+
     /// Sends everything that was queued, and gives the last acknowledgement.
     pub async fn upload(&mut self) -> Result<u64, tonic::Status> {
         let messages = std::mem::take(&mut self.messages);
