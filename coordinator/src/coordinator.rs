@@ -3,7 +3,7 @@
 //! [`Coordinator::open`] owns the repository until [`Coordinator::shutdown`]: it has claimed it, brought
 //! the catalog up to the store, and settled what a crash left half-way. A reader needs none of it.
 
-use crate::browse::{self, Library, not_found};
+use crate::browse::{self, Library, Suspects, not_found};
 use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
@@ -79,7 +79,8 @@ impl Coordinator {
         let found = reconcile(&catalog, &repository, clock.now_ns(), &|_| {}).await?;
         report(&found);
         if settings.agents == Agents::InProcess {
-            catalog.end_leases(clock.now_ns()).await?;
+            let lease = settings.sessions.lease;
+            catalog.end_leases(clock.now_ns(), lease).await?;
         }
         let totals = catalog.totals().await?;
         let pool = PackPool::new(PoolParts {
@@ -330,6 +331,7 @@ fn library(
         catalog,
         reader: Reader::new(repository.clone(), memory, disk),
         repository,
+        suspects: Suspects::default(),
     }
 }
 

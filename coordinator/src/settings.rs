@@ -16,6 +16,9 @@ pub const GRPC_PORT: u16 = 7270;
 /// HTTP port: health and metrics.
 pub const HTTP_PORT: u16 = 7271;
 const MIB: u64 = 1 << 20;
+/// Two signs of life of an agent.
+const MIN_LEASE: Duration = Duration::from_secs(30);
+const MAX_LEASE: Duration = Duration::from_secs(3600);
 
 /// What [`crate::Coordinator::open`] needs beside the key, the clock and the store.
 #[derive(Clone, Debug)]
@@ -216,6 +219,12 @@ impl ServerSettings {
         if self.packs.budget_bytes < 2 * self.packs.target_bytes {
             settings.refuse("packs.budget must be at least twice packs.target");
         }
+        if !(MIN_LEASE..=MAX_LEASE).contains(&self.sessions.lease) {
+            settings.refuse(
+                "sessions.lease must be between 30s and 1h: agents give a sign of life every 15s, \
+                 and a volume whose agent died is free after a lease",
+            );
+        }
         if !(1..=19).contains(&self.packs.level) {
             settings.refuse("packs.level must be between 1 and 19");
         }
@@ -309,7 +318,7 @@ mod tests {
 
     #[test]
     fn every_error_is_reported_at_once() {
-        let text = "grpc: {listen: '0.0.0.0:7270', tsl_cert: x}\nlog: {format: blue}\npacks: {target: 1KiB}";
+        let text = "grpc: {listen: '0.0.0.0:7270', tsl_cert: x}\nlog: {format: blue}\npacks: {target: 1KiB}\nsessions: {lease: 5s}";
         let error = read(text).unwrap_err();
         for part in [
             "repository.url",
@@ -317,6 +326,7 @@ mod tests {
             "tsl_cert",
             "log.format",
             "packs.target",
+            "sessions.lease must be between",
         ] {
             assert!(error.contains(part), "{part} in {error}");
         }

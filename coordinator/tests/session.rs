@@ -45,6 +45,25 @@ async fn what_was_sent_comes_back_and_an_incremental_is_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_lease_is_as_long_as_the_settings_say() {
+    let short = std::time::Duration::from_nanos(1);
+    let bench = Bench::with(|settings| settings.sessions.lease = short).await;
+    let mut first = Agent::begin(&bench, "web", 1).await;
+    // Over by now: another run takes the volume, and the first has lost it.
+    Agent::begin(&bench, "web", 2).await;
+    first.put(dir(""));
+    let lost = first.upload().await.unwrap_err();
+    assert!(
+        ["LeaseLost", "UnknownSession"].contains(&reason(&lost).as_str()),
+        "{lost}"
+    );
+
+    let bench = Bench::with(|settings| settings.sessions.lease *= 10).await;
+    let first = Agent::begin(&bench, "web", 1).await;
+    assert_eq!(first.begun.lease_seconds, 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn objects_written_are_as_few_as_can_be() {
     let bench = Bench::new().await;
     let mut agent = Agent::begin(&bench, "web", 1).await;

@@ -28,12 +28,12 @@ mod volumes;
 pub use error::{CatalogError, Holder, MAX_GONE_LISTED, Result};
 pub use lock::DirLock;
 pub use open::Mode;
-pub use packs::PackImport;
+pub use packs::{FramePlace, PackImport};
 pub use rows::{
     BeginSession, Begun, DomainRow, Location, MarkRow, PackInfo, PackNo, PackRow, PackState,
     PruneNumber, Registered, Reservation, SnapshotRow, Totals, Volume, VolumeNo, VolumeRow,
 };
-pub use sessions::{LEASE, RESUMABLE};
+pub use sessions::RESUMABLE;
 
 #[cfg(test)]
 mod tests;

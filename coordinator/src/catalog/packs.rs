@@ -20,6 +20,17 @@ pub struct PackImport {
     pub frames: Vec<PackFrame>,
 }
 
+/// Where a frame lies in its pack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FramePlace {
+    /// Its number.
+    pub frame_no: u32,
+    /// Where it begins.
+    pub offset: u64,
+    /// Its sealed bytes.
+    pub stored_length: u32,
+}
+
 pub(super) const PACK_COLUMNS: &str = "pack_no, id, state, kind, domain, generation, master, salt, \
                                        size, received_ns, chunk_count, node_count";
 
@@ -167,6 +178,24 @@ async fn apply_deletion(conn: &mut Conn, number: u64, packs: &[PackId]) -> Resul
     Ok(!dropped.is_empty())
 }
 
+async fn forget_frames(conn: &mut Conn, pack: PackNo, frames: &[u32]) -> Result<u64> {
+    let mut forgotten = 0;
+    for frames in frames.chunks(MAX_BATCH) {
+        let list = dialect::list(frames.len());
+        let sql = format!(
+            "DELETE FROM chunks WHERE pack_no = {} AND frame_no IN {list}",
+            pack.0
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for frame in frames {
+            query = query.bind(i64::from(*frame));
+        }
+        let done = query.execute(&mut *conn).await;
+        forgotten += done.doing("forget unreadable frames")?.rows_affected();
+    }
+    Ok(forgotten)
+}
+
 impl Catalog {
     /// Number and state of each of these packs; `None`: not known.
     pub async fn pack_states(&self, ids: &[PackId]) -> Result<Vec<Option<(PackNo, PackState)>>> {
@@ -188,6 +217,50 @@ impl Catalog {
             .await
             .doing("list packs")?;
         rows.iter().map(pack_info).collect()
+    }
+
+    /// A pack and where its frames lie; `None`: not known, or gone.
+    pub async fn pack_frames(&self, pack: &PackId) -> Result<Option<(PackInfo, Vec<FramePlace>)>> {
+        const DOING: &str = "look up a pack";
+        let mut conn = self.readers.begin().await.doing(DOING)?;
+        let sql = format!("SELECT {PACK_COLUMNS} FROM packs WHERE id = $1");
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(pack.as_bytes().as_slice())
+            .fetch_optional(&mut *conn)
+            .await
+            .doing(DOING)?;
+        let Some(info) = row.as_ref().map(pack_info).transpose()? else {
+            return Ok(None);
+        };
+        if info.state == PackState::Gone {
+            return Ok(None);
+        }
+        let rows = sqlx::query(
+            "SELECT frame_no, start, stored_length FROM frames WHERE pack_no = $1 ORDER BY frame_no",
+        )
+        .bind(info.no.0)
+        .fetch_all(&mut *conn)
+        .await
+        .doing(DOING)?;
+        let place = |row: &DbRow| {
+            let number = |column| row.try_get::<i64, _>(column).doing(DOING);
+            let wrong = |_| bad_row("frame row: number");
+            Ok(FramePlace {
+                frame_no: u32::try_from(number(0)?).map_err(wrong)?,
+                offset: u64::try_from(number(1)?).map_err(wrong)?,
+                stored_length: u32::try_from(number(2)?).map_err(wrong)?,
+            })
+        };
+        let frames = rows.iter().map(place).collect::<Result<_>>()?;
+        Ok(Some((info, frames)))
+    }
+
+    /// Drops the rows of everything that lies in these frames of a pack: it counts as absent, and gets
+    /// a place again with the next pack that brings it. How many ids that were.
+    pub async fn forget_frames(&self, pack: PackNo, frames: &[u32]) -> Result<u64> {
+        transact!(self, "forget unreadable frames", |conn| {
+            forget_frames(conn, pack, frames).await
+        })
     }
 
     /// Marks live or condemned packs that the store does not list: what is in them counts as absent.

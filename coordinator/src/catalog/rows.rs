@@ -12,6 +12,7 @@ use holdfast_format::seal::{Header, KeyRef, ObjectKind};
 use holdfast_format::snapshot::Snapshot;
 use holdfast_format::volume::VolumeFacts;
 use std::fmt;
+use std::time::Duration;
 
 /// The catalog's own number of a volume; means nothing outside this catalog.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -240,6 +241,8 @@ pub struct BeginSession {
     pub node: String,
     /// The parent that the run works against.
     pub parent: Option<SnapshotId>,
+    /// How long another run's lease lasts after its last message.
+    pub lease: Duration,
     /// The time.
     pub now_ns: i64,
 }

@@ -1,6 +1,6 @@
-//! Sessions and the leases they hold on volumes. A lease lasts [`LEASE`] after the last message; a later
-//! epoch ends an earlier one, and whoever names an old epoch is refused. A session can be resumed with
-//! its idempotency key for [`RESUMABLE`].
+//! Sessions and the leases they hold on volumes. A lease lasts as long after the last message as whoever
+//! begins the next session says; a later epoch ends an earlier one, and whoever names an old epoch is
+//! refused. A session can be resumed with its idempotency key for [`RESUMABLE`].
 
 use crate::catalog::commit;
 use crate::catalog::dialect::{Conn, DbRow};
@@ -10,23 +10,24 @@ use holdfast_format::id::{SessionId, SnapshotId, VolumeId};
 use sqlx::Row;
 use std::time::Duration;
 
-/// How long a lease lasts after the last message.
-pub const LEASE: Duration = Duration::from_secs(60);
 /// How long after its last message a session can be resumed.
 pub const RESUMABLE: Duration = Duration::from_secs(24 * 3600);
 
-const LEASE_NS: i64 = LEASE.as_nanos() as i64;
 const RESUMABLE_NS: i64 = RESUMABLE.as_nanos() as i64;
 /// A message is written down only if the one written down is older than this, so a lease may end this
-/// much early.
+/// much early: far less than the shortest that settings allow.
 const TOUCH_GRAIN_NS: i64 = 5_000_000_000;
 
 const DOING: &str = "begin a session";
 
 /// Whether a lease touched at `last_ns` still holds. A clock that was set back far ends it: nobody is
 /// locked out until the clock has caught up.
-fn is_leased(last_ns: i64, now_ns: i64) -> bool {
-    now_ns.abs_diff(last_ns) < LEASE_NS as u64
+fn is_leased(last_ns: i64, now_ns: i64, lease: Duration) -> bool {
+    u128::from(now_ns.abs_diff(last_ns)) < lease.as_nanos()
+}
+
+fn nanoseconds(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
 async fn begin(conn: &mut Conn, wanted: &BeginSession) -> Result<Begun> {
@@ -128,13 +129,13 @@ async fn check_free(conn: &mut Conn, wanted: &BeginSession) -> Result<()> {
     .doing(DOING)?;
     for row in rows {
         let last_ns: i64 = row.try_get(1).doing(DOING)?;
-        if is_leased(last_ns, wanted.now_ns) {
+        if is_leased(last_ns, wanted.now_ns, wanted.lease) {
             let volume: &[u8] = row.try_get(2).doing(DOING)?;
             return Err(CatalogError::VolumeBusy {
                 volume: VolumeId::try_from(volume).map_err(|error| bad_row(error.to_string()))?,
                 holder: session_id(&row, 0)?,
                 remaining_ns: last_ns
-                    .saturating_add(LEASE_NS)
+                    .saturating_add(nanoseconds(wanted.lease))
                     .saturating_sub(wanted.now_ns),
             });
         }
@@ -190,9 +191,9 @@ async fn end(conn: &mut Conn, session: &SessionId, epoch: u64) -> Result<()> {
     Ok(())
 }
 
-async fn end_leases(conn: &mut Conn, now_ns: i64) -> Result<()> {
+async fn end_leases(conn: &mut Conn, now_ns: i64, lease: Duration) -> Result<()> {
     sqlx::query("UPDATE sessions SET last_ns = $1 WHERE last_ns > $1")
-        .bind(now_ns.saturating_sub(LEASE_NS))
+        .bind(now_ns.saturating_sub(nanoseconds(lease)))
         .execute(conn)
         .await
         .doing("end the leases")?;
@@ -226,11 +227,11 @@ impl Catalog {
             .await)
     }
 
-    /// Ends the leases of all sessions: for a process that holds every agent itself, and so knows that
-    /// those of its predecessors are gone. The sessions stay resumable.
-    pub async fn end_leases(&self, now_ns: i64) -> Result<()> {
+    /// Ends the leases of all sessions, which last this long: for a process that holds every agent
+    /// itself, and so knows that those of its predecessors are gone. The sessions stay resumable.
+    pub async fn end_leases(&self, now_ns: i64, lease: Duration) -> Result<()> {
         transact!(self, "end the leases", |conn| {
-            end_leases(conn, now_ns).await
+            end_leases(conn, now_ns, lease).await
         })
     }
 

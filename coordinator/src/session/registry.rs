@@ -3,6 +3,7 @@
 use crate::Core;
 use crate::catalog::{BeginSession, Volume, VolumeRow};
 use crate::error::{Error, Result};
+use crate::session::doubt::Doubt;
 use crate::session::{Lease, Parent, Session, SessionParts};
 use holdfast_format::id::{DomainId, IdempotencyKey, SessionId, SnapshotId, VolumeId};
 use holdfast_format::keys::DomainKeys;
@@ -33,6 +34,8 @@ pub struct Begin {
     pub started_ns: i64,
     /// Take the name over although another source had it.
     pub adopt: bool,
+    /// The parent cannot be read: there is to be none, and what is stored is doubted.
+    pub parent_damaged: bool,
 }
 
 /// What an agent needs to go on.
@@ -82,17 +85,24 @@ impl Sessions {
 
     /// Opens a session, or resumes the one with this key.
     pub async fn begin(&self, begin: Begin) -> Result<Begun> {
-        let _one = self.beginning.lock().await;
         let core = &self.core;
+        if begin.parent_damaged {
+            core.examine_suspects().await?;
+        }
+        let _one = self.beginning.lock().await;
         let volume = self.volume(&begin.facts, begin.adopt).await?;
         let keys = self.keys(&volume.domain).await?;
-        let parent = self.parent(&volume, &keys, begin.parent).await?;
+        let parent = match begin.parent_damaged {
+            true => None,
+            false => self.parent(&volume, &keys, begin.parent).await?,
+        };
         let wanted = BeginSession {
             id: SessionId::from_bytes(crate::repo::kek::random()?),
             key: begin.key,
             volume: volume.no,
             node: begin.facts.node.clone(),
             parent: parent.as_ref().map(|parent| parent.id),
+            lease: core.settings.sessions.lease,
             now_ns: core.clock.now_ns(),
         };
         let row = core.catalog.begin(&wanted).await;
@@ -142,6 +152,7 @@ impl Sessions {
             parent,
             started_ns: begin.started_ns,
             stamped_since: row.stamped_since,
+            doubt: begin.parent_damaged.then(Doubt::default),
         });
         self.lock().insert(row.session, Arc::new(session));
         Ok(begun)

@@ -13,6 +13,7 @@ use holdfast_format::id::*;
 use holdfast_format::pack::{ItemKind, PackFrame, PackItem};
 use holdfast_format::seal::ObjectKind;
 use holdfast_format::volume::VolumeFacts;
+use std::time::Duration;
 use tempfile::TempDir;
 
 pub const REPOSITORY: RepositoryId = RepositoryId::from_bytes([7; 16]);
@@ -90,6 +91,9 @@ pub async fn register(catalog: &Catalog, pack: u64, chunks: std::ops::Range<u64>
         .unwrap()
 }
 
+/// How long leases last in these tests.
+pub const LEASE: Duration = Duration::from_secs(60);
+
 pub fn begin_session(volume: VolumeNo, key: u8, now_ns: i64) -> BeginSession {
     BeginSession {
         id: SessionId::from_bytes(
@@ -101,6 +105,7 @@ pub fn begin_session(volume: VolumeNo, key: u8, now_ns: i64) -> BeginSession {
         volume,
         node: "node".into(),
         parent: None,
+        lease: LEASE,
         now_ns,
     }
 }

@@ -67,6 +67,32 @@ async fn one_live_lease_for_each_volume() {
 }
 
 #[tokio::test]
+async fn a_lease_lasts_as_long_as_is_said_not_as_is_usual() {
+    let (_dir, catalog) = catalog().await;
+    let one = volume(&catalog, 1).await;
+    let with = |key: u8, now_ns: i64, seconds: u64| {
+        let lease = Duration::from_secs(seconds);
+        BeginSession {
+            lease,
+            ..begin_session(one, key, now_ns)
+        }
+    };
+    catalog.begin(&with(1, 0, 300)).await.unwrap();
+    let busy = catalog.begin(&with(2, 299 * SECOND, 300)).await;
+    match busy.unwrap_err() {
+        CatalogError::VolumeBusy { remaining_ns, .. } => assert_eq!(remaining_ns, SECOND),
+        other => panic!("{other}"),
+    }
+    catalog.begin(&with(2, 30 * SECOND, 30)).await.unwrap();
+
+    // One whose agents are in the process ends them all, however long they are.
+    catalog.begin(&with(3, 31 * SECOND, 300)).await.unwrap_err();
+    let lease = Duration::from_secs(300);
+    catalog.end_leases(31 * SECOND, lease).await.unwrap();
+    catalog.begin(&with(3, 31 * SECOND, 300)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_clock_set_back_locks_nobody_out() {
     let (_dir, catalog) = catalog().await;
     let one = volume(&catalog, 1).await;

@@ -16,6 +16,7 @@ use holdfast_format::stats::Stats;
 use holdfast_format::volume::VolumeFacts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 pub const NOW: i64 = 1_900_000_000_000_000_000;
@@ -133,6 +134,7 @@ impl World {
             volume: no,
             node: "node".into(),
             parent: None,
+            lease: Duration::from_secs(60),
             now_ns: NOW,
         };
         let begun = self.catalog.begin(&begin).await.unwrap();
