@@ -85,6 +85,7 @@ pub async fn backup(
         started_ns: options.clock.now_ns(),
         believe_held: true,
         discard_index: false,
+        parent_damage: None,
     };
     let mut backoff = Backoff::new(options.retry.backoff);
     let mut tries = 1;
@@ -122,6 +123,8 @@ struct Run<'r> {
     believe_held: bool,
     /// Whether the index led to changes that the coordinator refused.
     discard_index: bool,
+    /// What could not be read of the parent: this run works without one.
+    parent_damage: Option<String>,
 }
 
 impl Run<'_> {
@@ -138,6 +141,12 @@ impl Run<'_> {
                 if !self.discard_index =>
             {
                 self.discard_index = true;
+                true
+            }
+            // The snapshot that this one would build on is damaged: everything is read, and a whole
+            // snapshot is made that relies on nothing of it.
+            "DamageFound" if self.parent_damage.is_none() => {
+                self.parent_damage = Some(error.to_string());
                 true
             }
             _ => error.is_transient(),
@@ -167,6 +176,7 @@ impl Run<'_> {
             parent: index.meta().map(|meta| meta.snapshot),
             started_ns: self.started_ns,
             adopt: self.options.adopt,
+            parent_damaged: self.parent_damage.is_some(),
         };
         let session = tokio::select! {
             session = Session::begin(self.client, &wanted) => session?,
@@ -229,7 +239,14 @@ impl Run<'_> {
             // The snapshot stands; the next run finds the index behind and builds it again.
             tracing::warn!(%error, volume = %self.volume.facts.name, "the index could not be moved forward");
         }
-        Ok(RunReport::new(info, view, compared, discarded))
+        let parent_damage = self.parent_damage.clone();
+        Ok(RunReport::new(
+            info,
+            view,
+            compared,
+            discarded,
+            parent_damage,
+        ))
     }
 
     /// The index as the session needs it, and a position before its first record.

@@ -21,6 +21,8 @@ use tokio::sync::mpsc;
 const WHAT: &str = "read the parent's entries";
 /// Messages of entries that wait for the index.
 const AHEAD: usize = 4;
+/// Damaged places of the parent that are named.
+const DAMAGE_NAMED: usize = 20;
 
 /// Replaces everything in `index` by what `parent` holds.
 pub async fn rebuild(
@@ -57,12 +59,14 @@ pub async fn rebuild(
             writer,
             open: None,
             meta,
+            damage: Damage::default(),
         };
         while let Some(parts) = receiver.blocking_recv() {
             for part in parts {
                 builder.take(part)?;
             }
         }
+        builder.damage.as_error()?;
         if builder.open.is_some() {
             return Err(protocol("a long content without an end"));
         }
@@ -110,6 +114,39 @@ struct Builder {
     /// The entry whose extents are still coming.
     open: Option<(RelPath, Record, ContentDigester)>,
     meta: Meta,
+    damage: Damage,
+}
+
+/// What of the parent could not be read: all of it is gone through, so that all of it is named.
+#[derive(Default)]
+struct Damage {
+    named: Vec<String>,
+    count: u64,
+}
+
+impl Damage {
+    fn add(&mut self, path: &RelPath, detail: &str) {
+        self.count += 1;
+        if self.named.len() < DAMAGE_NAMED {
+            self.named.push(format!("{path}: {detail}"));
+        }
+    }
+
+    fn as_error(&self) -> Result<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let more = self.count - self.named.len() as u64;
+        let more = match more {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        Err(Error::Refused {
+            what: WHAT,
+            reason: "DamageFound".to_owned(),
+            message: format!("the parent is damaged at {}{more}", self.named.join("; ")),
+        })
+    }
 }
 
 impl Builder {
@@ -163,16 +200,7 @@ impl Builder {
                 }
                 None => return Err(protocol("an end of nothing")),
             },
-            WirePart::Damaged(path, problem) => {
-                return Err(Error::Refused {
-                    what: WHAT,
-                    reason: "DamageFound".to_owned(),
-                    message: format!(
-                        "the parent's entries at {path} are damaged: {}",
-                        problem.detail
-                    ),
-                });
-            }
+            WirePart::Damaged(path, problem) => self.damage.add(&path, &problem.detail),
         }
         Ok(())
     }

@@ -15,6 +15,9 @@ pub struct RunReport {
     pub counters: ProgressView,
     /// Why the index was built again; `None`: it was used, or there was no parent.
     pub index_discarded: Option<Discarded>,
+    /// What could not be read of the snapshot before: everything was read, and this snapshot relies on
+    /// nothing of that one.
+    pub parent_damage: Option<String>,
     /// Mounts inside the volume, recorded empty; the first ones.
     pub boundaries: Vec<RelPath>,
     /// How many there are.
@@ -31,11 +34,13 @@ impl RunReport {
         counters: ProgressView,
         compared: Compared,
         index_discarded: Option<Discarded>,
+        parent_damage: Option<String>,
     ) -> Self {
         Self {
             snapshot,
             counters,
             index_discarded,
+            parent_damage,
             boundaries: compared.boundaries,
             boundary_count: compared.boundary_count,
             excluded_count: compared.excluded_count,
@@ -48,6 +53,7 @@ impl RunReport {
             snapshot,
             counters,
             index_discarded: None,
+            parent_damage: None,
             boundaries: Vec::new(),
             boundary_count: 0,
             excluded_count: 0,

@@ -31,6 +31,8 @@ pub struct Wanted {
     pub started_ns: i64,
     /// Take the name over.
     pub adopt: bool,
+    /// What should be the parent cannot be read: there is to be none.
+    pub parent_damaged: bool,
 }
 
 /// An open session.
@@ -75,6 +77,7 @@ impl Session {
                 .map_or_else(Bytes::new, |id| Bytes::copy_from_slice(id.as_bytes())),
             started_ns: wanted.started_ns,
             adopt: wanted.adopt,
+            parent_damaged: wanted.parent_damaged,
         };
         let reply = client.begin(request).await?;
         let what = "begin a session";

@@ -166,12 +166,14 @@ impl Context {
                     seconds = began.elapsed().as_secs_f64(),
                     "backed up"
                 );
+                let parent_damage = report.parent_damage;
                 let snapshot = report.snapshot;
                 let problems = snapshot.first_problems.iter().take(PROBLEMS);
                 let last = Report {
                     snapshot: Bytes::copy_from_slice(snapshot.id.as_bytes()),
                     problems: problems.map(|(p, it)| problem_to_wire(p, it)).collect(),
                     stats: Some(snapshot.stats.into()),
+                    detail: parent_damage.unwrap_or_default(),
                     ..Report::default()
                 };
                 self.table.end(job, JobState::Done, last);

@@ -117,6 +117,12 @@ async fn in_process(
         if let Some(note) = &volume.note {
             eprintln!("note: {}: {note}", volume.facts.name);
         }
+        if let Some(damage) = &report.parent_damage {
+            eprintln!(
+                "note: the snapshot before this one is damaged ({damage}); every file was read, and this \
+                 snapshot is whole"
+            );
+        }
         for boundary in &report.boundaries {
             eprintln!(
                 "note: {boundary} is a mount of its own and was not entered; back it up as a volume of its own"

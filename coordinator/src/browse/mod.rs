@@ -18,11 +18,12 @@ pub use nodes::Nodes;
 use crate::catalog::{Catalog, SnapshotRow};
 use crate::error::{Error, Result};
 use crate::repo::{Reader, Repository};
-use holdfast_format::id::SnapshotId;
+use holdfast_format::id::{PackId, SnapshotId};
 use holdfast_format::keys::{DomainKeys, Ids};
 use holdfast_format::snapshot::Snapshot;
 use holdfast_format::wire::SnapshotInfo;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 /// Messages of a stream that wait for a slow reader.
@@ -40,6 +41,27 @@ pub struct Library {
     pub repository: Repository,
     /// Reads its packs.
     pub reader: Reader,
+    /// Packs of which a node could not be read.
+    pub suspects: Suspects,
+}
+
+/// Packs of which a node could not be read since this process began. Clones share them.
+#[derive(Clone, Default)]
+pub struct Suspects(Arc<Mutex<BTreeSet<PackId>>>);
+
+impl Suspects {
+    /// One more.
+    pub fn add(&self, pack: PackId) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pack);
+    }
+
+    /// All of them, which are none any more.
+    pub fn take(&self) -> BTreeSet<PackId> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A snapshot that is being read.

@@ -5,7 +5,7 @@
 
 use crate::browse::Library;
 use crate::error::{Error, Result};
-use crate::repo::{FrameAddress, PackContents, Reader};
+use crate::repo::{FrameAddress, PackContents, Reader, RepoError};
 use bytes::Bytes;
 use holdfast_format::id::{NodeId, PackId};
 use holdfast_format::pack::ItemKind;
@@ -137,7 +137,11 @@ impl NodeSource for Nodes {
                 Some(place) => place,
                 None => self.find(id).await?,
             };
-            let plain = self.library.reader.tree_frame(&place.address).await?;
+            let plain = self.library.reader.tree_frame(&place.address).await;
+            if plain.as_ref().is_err_and(RepoError::is_damage) {
+                self.library.suspects.add(place.address.pack);
+            }
+            let plain = plain?;
             Ok(Reader::item(
                 &place.address,
                 &plain,

@@ -183,6 +183,7 @@ fn begin(request: BeginRequest) -> Result<Begin> {
         parent: optional_id_from_wire(&request.parent)?,
         started_ns: request.started_ns,
         adopt: request.adopt,
+        parent_damaged: request.parent_damaged,
     })
 }
 

@@ -5,10 +5,11 @@
 //! and need not come again.
 //!
 //! Imports inside go down this list: `registry → commit, upload → receive, references, tree_task,
-//! problems → node_store → pack_pool → open_pack, ticket`.
+//! problems → node_store → doubt → pack_pool → open_pack, ticket`.
 
 mod acks;
 mod commit;
+mod doubt;
 mod filter;
 mod holds;
 mod known;
@@ -36,6 +37,7 @@ use crate::error::{Error, Result};
 use holdfast_format::id::{ChunkId, IdempotencyKey, NodeId, SessionId, SnapshotId};
 use holdfast_format::volume::VolumeFacts;
 use holdfast_format::wire::Limits;
+use doubt::Doubt;
 use known::Proven;
 use lease::Lease;
 use pack_pool::Domain;
@@ -72,6 +74,8 @@ pub struct Session {
     started_ns: i64,
     stamped_since: PruneNumber,
     proven: Arc<Mutex<Proven>>,
+    /// Of a session whose parent could not be read.
+    doubt: Option<Arc<Doubt>>,
     run: tokio::sync::Mutex<Run>,
 }
 
@@ -87,6 +91,7 @@ struct SessionParts {
     parent: Option<Parent>,
     started_ns: i64,
     stamped_since: PruneNumber,
+    doubt: Option<Doubt>,
 }
 
 impl Session {
@@ -104,6 +109,7 @@ impl Session {
             started_ns: parts.started_ns,
             stamped_since: parts.stamped_since,
             proven: Arc::new(Mutex::new(proven)),
+            doubt: parts.doubt.map(Arc::new),
             run: tokio::sync::Mutex::new(Run::new()),
         }
     }

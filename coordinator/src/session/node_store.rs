@@ -4,6 +4,7 @@
 use crate::Core;
 use crate::error::{Error, Result};
 use crate::session::Session;
+use crate::session::doubt::Doubt;
 use crate::session::known::Proven;
 use crate::session::pack_pool::{Domain, Presence};
 use crate::session::ticket::Ticket;
@@ -27,6 +28,7 @@ pub struct NodeStore {
     core: Arc<Core>,
     domain: Arc<Domain>,
     proven: Arc<Mutex<Proven>>,
+    doubt: Option<Arc<Doubt>>,
     runtime: Handle,
     waiting: Vec<(NodeId, Bytes)>,
     waiting_bytes: usize,
@@ -49,6 +51,7 @@ impl NodeStore {
             core: session.core.clone(),
             domain: session.domain.clone(),
             proven: session.proven.clone(),
+            doubt: session.doubt.clone(),
             runtime: Handle::current(),
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -66,8 +69,7 @@ impl NodeStore {
         let nodes = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
         let ids: Vec<[u8; 32]> = nodes.iter().map(|(id, _)| id.into_bytes()).collect();
-        let found = self.core.pool.presence(&self.domain, &ids);
-        let found = self.runtime.block_on(found)?;
+        let found = self.runtime.block_on(self.presence(&ids))?;
         let mut seen = HashSet::with_capacity(ids.len());
         let mut frame = FrameBuilder::new();
         for ((id, bytes), presence) in nodes.iter().zip(found) {
@@ -89,6 +91,13 @@ impl NodeStore {
         match frame.is_empty() {
             true => Ok(()),
             false => self.store_frame(frame),
+        }
+    }
+
+    async fn presence(&self, ids: &[[u8; 32]]) -> Result<Vec<Presence>> {
+        match &self.doubt {
+            Some(doubt) => doubt.presence(&self.core, &self.domain, ids).await,
+            None => self.core.pool.presence(&self.domain, ids).await,
         }
     }
 

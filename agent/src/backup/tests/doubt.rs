@@ -133,3 +133,54 @@ async fn what_cannot_be_read_is_carried_over() {
     mode("", 0o755);
     assert_eq!(error.reason(), "VolumeUnreadable");
 }
+
+/// A snapshot whose entries are damaged is no ground to build on, and no reason for none at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_parent_makes_a_whole_snapshot_without_one() {
+    let bench = Bench::new().await;
+    for n in 0..50 {
+        bench.write(&format!("d{}/f{n}", n % 5), noise(n, 3000));
+    }
+    bench.run().await;
+    bench.fake.state().damaged = vec!["d1".to_owned(), "d3/f33".to_owned()];
+    fs::remove_dir_all(&bench.options.index_directory).unwrap();
+    bench.write("d2/new", noise(100, 3000));
+    let report = bench.run().await;
+    let told = report.parent_damage.clone().unwrap();
+    assert!(
+        told.contains("at d1: 5 entries") && told.contains("d3/f33"),
+        "{told}"
+    );
+    assert_eq!(report.counters.files_read, 51);
+    let state = bench.fake.state();
+    assert_eq!(
+        state.new_chunk_bytes, 3000,
+        "what the volume holds is not sent"
+    );
+    assert_eq!(state.put.len(), 51 + 6, "nothing is taken from the parent");
+    drop(state);
+    assert_eq!(report.problems(), 0);
+    // The next run builds on the new snapshot.
+    bench.fake.state().damaged.clear();
+    let report = bench.run().await;
+    assert_eq!(
+        (report.parent_damage, report.counters.files_read),
+        (None, 0)
+    );
+}
+
+/// The same where the index is good, and the coordinator meets the damage when it applies the changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_the_commit_meets_is_worked_around() {
+    let bench = Bench::new().await;
+    for n in 0..20 {
+        bench.write(&format!("f{n}"), noise(n, 3000));
+    }
+    bench.run().await;
+    bench.write("f3", noise(1000, 3000));
+    bench.fake.state().refuse_commit = Some("DamageFound");
+    let report = bench.run().await;
+    assert!(report.parent_damage.is_some());
+    assert_eq!(bench.fake.state().put.len(), 21);
+    assert_eq!(bench.run().await.counters.entries_changed, 0);
+}

@@ -43,6 +43,8 @@ pub struct State {
     pub lose_commit: bool,
     /// Refuses the next commit.
     pub refuse_commit: Option<&'static str>,
+    /// Paths whose entries cannot be read.
+    pub damaged: Vec<String>,
     /// Says that all chunks are held, once.
     pub lie_about_held: bool,
     /// Answers uploads this much later.

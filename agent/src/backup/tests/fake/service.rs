@@ -1,8 +1,9 @@
 //! Its services.
 
 use super::{Fake, INLINE, refused};
+use crate::error::ItemProblem;
 use holdfast_format::id::{ChunkId, SnapshotId};
-use holdfast_format::wire::entry_to_wire;
+use holdfast_format::wire::{entry_to_wire, problem_to_wire};
 use holdfast_proto::v1 as proto;
 use proto::backup_server::Backup;
 use proto::restore_server::Restore;
@@ -30,6 +31,7 @@ impl Backup for Fake {
                 .map(|(at, ..)| *at)
         };
         let parent = known(&request.parent).or_else(|| state.snapshots.last().map(|(at, ..)| *at));
+        let parent = parent.filter(|_| !request.parent_damaged);
         let holds_nothing = state.chunks.is_empty();
         let session = state
             .sessions
@@ -204,6 +206,7 @@ impl Restore for Fake {
     ) -> Result<Response<Self::EntriesStream>, Status> {
         let wanted = request.into_inner().snapshot;
         let (sender, receiver) = mpsc::channel(4);
+        let damaged = self.state().damaged.clone();
         let tree = self
             .state()
             .snapshots
@@ -215,7 +218,11 @@ impl Restore for Fake {
             for (path, entry, extents) in tree.into_values() {
                 use proto::entry_part::Part;
                 let mut parts = Vec::new();
-                if extents.is_empty() {
+                if damaged.contains(&path.to_string()) {
+                    let problem = ItemProblem::new("TreeDamaged", "5 entries from here");
+                    let problem = problem.into_problem(false, 0);
+                    parts.push(Part::Damaged(problem_to_wire(&path, &problem)));
+                } else if extents.is_empty() {
                     parts.push(Part::Entry(entry_to_wire(&path, &entry)));
                 } else {
                     let start = holdfast_format::wire::long_entry_to_wire(&path, &entry, 1);
