@@ -128,26 +128,35 @@ impl Nodes {
     }
 }
 
+impl Nodes {
+    async fn read(&self, place: &Place) -> Result<Bytes, RepoError> {
+        let address = &place.address;
+        let plain = self.library.reader.tree_frame(address).await?;
+        Reader::item(address, &plain, place.offset, place.length)
+    }
+
+    async fn read_or_doubt(&self, place: &Place) -> Result<Bytes> {
+        let read = self.read(place).await;
+        if read.as_ref().is_err_and(RepoError::is_damage) {
+            self.library.suspects.add(place.address.pack);
+        }
+        Ok(read?)
+    }
+}
+
 impl NodeSource for Nodes {
     type Error = Error;
 
     fn load(&self, id: &NodeId) -> Result<Bytes> {
         self.runtime.block_on(async {
-            let place = match self.known(id) {
-                Some(place) => place,
-                None => self.find(id).await?,
-            };
-            let plain = self.library.reader.tree_frame(&place.address).await;
-            if plain.as_ref().is_err_and(RepoError::is_damage) {
-                self.library.suspects.add(place.address.pack);
+            if let Some(place) = self.known(id) {
+                // Where a footer's place is worth nothing, the catalog may know a better one.
+                match self.read(&place).await {
+                    Err(error) if error.is_damage() => {}
+                    read => return Ok(read?),
+                }
             }
-            let plain = plain?;
-            Ok(Reader::item(
-                &place.address,
-                &plain,
-                place.offset,
-                place.length,
-            )?)
+            self.read_or_doubt(&self.find(id).await?).await
         })
     }
 }

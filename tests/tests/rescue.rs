@@ -1,0 +1,76 @@
+//! A damaged snapshot does not stop the next one: that one reads everything, takes nothing on trust, and
+//! is whole; what it stores anew makes the damaged snapshots whole again as far as it holds the same.
+
+use holdfast_tests::cli::Home;
+use holdfast_tests::{fixture, oracle};
+use std::fs;
+use std::path::Path;
+
+/// Bytes of the middle third become others.
+fn spoil(object: &Path) {
+    let mut bytes = fs::read(object).expect("an object");
+    let third = bytes.len() / 3;
+    bytes[third..2 * third].iter_mut().for_each(|b| *b ^= 0x55);
+    fs::write(object, bytes).expect("a write");
+}
+
+fn fill(source: &Path) {
+    fixture::contents(&source.join("contents"));
+    fixture::links(&source.join("links"));
+    // Enough entries for a tree of several nodes, whose leaves hold contents.
+    for n in 0..1500 {
+        let dir = source.join(format!("many/{}", n % 7));
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join(format!("f{n}")), fixture::noise(n, 200)).expect("a file");
+    }
+}
+
+fn rescued(lose_index: bool, spoiled: fn(&Path)) {
+    let home = Home::new();
+    let source = home.at("source");
+    fill(&source);
+    home.backup(&source, "vol");
+    // The one that holds the tree, and the contents of its small files.
+    let packs = home.objects().into_iter();
+    let packs: Vec<_> = packs
+        .filter(|(name, _)| name.starts_with("packs/"))
+        .collect();
+    let (pack, _) = packs.iter().min_by_key(|(_, size)| *size).expect("a pack");
+    spoiled(&home.repo().join(pack));
+    let lost = home.run(["restore", "vol@latest", "--dry-run", "--target", "/nowhere"]);
+    let what = lost.stderr + &String::from_utf8_lossy(&lost.stdout);
+    assert!(what.contains("EntriesDamaged"), "nothing is tested: {what}");
+    if lose_index {
+        let repos = fs::read_dir(home.at("state").join("repos")).expect("a state directory");
+        for repo in repos.flatten() {
+            fs::remove_dir_all(repo.path().join("agent/index")).expect("the index");
+        }
+    }
+    // A change in every leaf, so that a run with an index meets the damage too.
+    for n in 0..7 {
+        fs::write(source.join(format!("many/{n}/new")), b"new").expect("a file");
+    }
+    let ended = home.backup(&source, "vol");
+    assert!(ended.stderr.contains("is damaged"), "{}", ended.stderr);
+    oracle::assert_same(&source, &home.restore("vol@latest", "restored"));
+    // And it is something to build on.
+    fs::write(source.join("many/3/newer"), b"newer").expect("a file");
+    let ended = home.backup(&source, "vol");
+    assert!(!ended.stderr.contains("is damaged"), "{}", ended.stderr);
+    oracle::assert_same(&source, &home.restore("vol@latest", "again"));
+}
+
+#[test]
+fn a_spoiled_snapshot_without_an_index() {
+    rescued(true, spoil);
+}
+
+#[test]
+fn a_spoiled_snapshot_with_an_index() {
+    rescued(false, spoil);
+}
+
+#[test]
+fn a_lost_pack_without_an_index() {
+    rescued(true, |pack| fs::remove_file(pack).expect("a removal"));
+}
