@@ -78,7 +78,9 @@ pub fn exit_of(reason: &str) -> Exit {
         "NotAllowed" => Exit::NotAllowed,
         "DamageFound" | "PackDamaged" | "PackMissing" | "ChunkMissing" | "FrameDamaged"
         | "ObjectDamaged" => Exit::Damage,
-        "VolumeNameTaken" | "VolumeBusy" | "Refused" | "TargetNotEmpty" => Exit::Refused,
+        "VolumeNameTaken" | "VolumeBusy" | "SnapshotPinned" | "Refused" | "TargetNotEmpty" => {
+            Exit::Refused
+        }
         "Cancelled" => Exit::Interrupted,
         _ => Exit::Failed,
     }

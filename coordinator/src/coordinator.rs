@@ -8,6 +8,7 @@ use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
 use crate::metrics::CoordinatorMetrics;
+use crate::pins;
 use crate::repo::claim::acquire;
 use crate::repo::reconcile::{Reconciled, reconcile};
 use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl, snapshots};
@@ -249,7 +250,7 @@ impl Coordinator {
         serving.map_or_else(|| facts.node.clone(), |(node, _)| node)
     }
 
-    /// Removes a snapshot's record, then its row.
+    /// Removes a snapshot's record, then its row. What a pin or a hold keeps is refused.
     pub(crate) async fn forget(&self, id: &SnapshotId) -> Result<SnapshotInfo> {
         let owning = self.owning.as_ref().ok_or_else(read_only)?;
         let core = &owning.core;
@@ -259,10 +260,14 @@ impl Coordinator {
             .await?
             .ok_or_else(|| not_found(id))?;
         let record = Snapshot::decode(&row.record)?;
+        let now_ns = self.clock.now_ns();
+        for mark in core.catalog.keeping(id).await? {
+            pins::check(id, &mark, now_ns)?;
+        }
         let claim = core.claim().await?;
         snapshots::delete(core.repository.store(), &claim, row.volume, *id).await?;
         drop(claim);
-        core.catalog.forget(id, self.clock.now_ns()).await?;
+        core.catalog.forget(id, now_ns).await?;
         tracing::info!(snapshot = %id, volume = %record.facts.name, "snapshot forgotten");
         Ok(SnapshotInfo::of(*id, &record))
     }

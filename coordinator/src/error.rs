@@ -73,6 +73,18 @@ pub enum Error {
         /// The chunk.
         chunk: ChunkId,
     },
+    /// An entry claims another length of a chunk than it has.
+    #[error("entry {path} says that chunk {chunk} is {claimed} bytes long; it is {length}")]
+    WrongChunkLength {
+        /// The entry's path, escaped.
+        path: String,
+        /// The chunk.
+        chunk: ChunkId,
+        /// What the entry says, in bytes.
+        claimed: u32,
+        /// What is stored, in bytes.
+        length: u32,
+    },
     /// A chunk's bytes do not have its id.
     #[error("chunk {chunk} does not match its bytes")]
     InvalidChunkId {
@@ -104,6 +116,16 @@ pub enum Error {
     SnapshotNotFound {
         /// As it was asked for.
         name: String,
+    },
+    /// A mark keeps the snapshot.
+    #[error("snapshot {snapshot} is kept: {why}; it can be forgotten {when}")]
+    SnapshotPinned {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What keeps it, with the mark's id and reason.
+        why: String,
+        /// When that ends.
+        when: String,
     },
     /// More than one snapshot matches.
     #[error("{name} matches {} snapshots", matches.len())]
@@ -207,8 +229,8 @@ reasons! {
     RepositoryMissing RepositoryExists RepositoryOwned WrongKey Unsupported StoreFull
     StoreUnavailable InvalidStoreUrl PathNotFound CatalogMissing CatalogCorrupt CatalogBehind CatalogBusy
     CatalogFailed StateUnavailable VolumeBusy VolumeNameTaken VolumeNotFound LeaseLost
-    UnknownSession UnknownChunkReference InvalidChunkId InvalidChange InvalidRequest ChunkGone
-    SnapshotNotFound SnapshotAmbiguous JobNotFound AgentMissing ProtocolUnsupported
+    UnknownSession UnknownChunkReference WrongChunkLength InvalidChunkId InvalidChange InvalidRequest ChunkGone
+    SnapshotNotFound SnapshotAmbiguous SnapshotPinned JobNotFound AgentMissing ProtocolUnsupported
     MessageTooLarge FrameTooLarge DamageFound NotAllowed Cancelled Internal
 }
 
@@ -282,6 +304,8 @@ impl Error {
             Error::LeaseLost => Reason::LeaseLost,
             Error::UnknownSession => Reason::UnknownSession,
             Error::UnknownChunkReference { .. } => Reason::UnknownChunkReference,
+            Error::WrongChunkLength { .. } => Reason::WrongChunkLength,
+            Error::SnapshotPinned { .. } => Reason::SnapshotPinned,
             Error::InvalidChunkId { .. } => Reason::InvalidChunkId,
             Error::InvalidChange { .. } => Reason::InvalidChange,
             Error::InvalidRequest { .. } => Reason::InvalidRequest,
@@ -306,6 +330,7 @@ impl Error {
         match self.reason() {
             Reason::InvalidStoreUrl
             | Reason::UnknownChunkReference
+            | Reason::WrongChunkLength
             | Reason::InvalidChunkId
             | Reason::InvalidChange
             | Reason::InvalidRequest
@@ -326,6 +351,7 @@ impl Error {
             | Reason::LeaseLost
             | Reason::UnknownSession
             | Reason::ChunkGone
+            | Reason::SnapshotPinned
             | Reason::AgentMissing
             | Reason::ProtocolUnsupported => Kind::Precondition,
             Reason::StoreUnavailable

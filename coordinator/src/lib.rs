@@ -15,6 +15,7 @@ mod coordinator;
 mod core;
 pub mod error;
 mod metrics;
+mod pins;
 pub mod repo;
 mod restore_plan;
 mod schedule;

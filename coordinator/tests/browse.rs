@@ -3,8 +3,60 @@
 mod support;
 
 use bytes::Bytes;
+use holdfast_format::id::{MarkId, SnapshotId};
+use holdfast_format::mark::{Mark, MarkRecord};
 use holdfast_proto::v1 as proto;
 use support::*;
+
+/// Puts a mark as an operator's tool would, and lets a coordinator find it.
+async fn mark(bench: Bench, mark: Mark, time_ns: i64) -> (Bench, MarkId) {
+    bench.coordinator.shutdown().await.unwrap();
+    let repository = repository(bench.dir.path()).await;
+    let record = MarkRecord {
+        mark,
+        time_ns,
+        actor: "ann".into(),
+    };
+    let id = repository.put_mark(&record).await.unwrap();
+    (Bench::over(bench.dir).await, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pinned_snapshot_is_forgotten_only_after_its_release() {
+    let bench = Bench::new().await;
+    let mut agent = Agent::begin(&bench, "web", 1).await;
+    agent.put(dir(""));
+    let snapshot = agent.finish().await.unwrap();
+    let id = SnapshotId::try_from(&snapshot.id[..]).unwrap();
+    let pin = Mark::Pin {
+        snapshot: id,
+        reason: "the audit of 2026".into(),
+    };
+    let (bench, pin) = mark(bench, pin, 1).await;
+    let request = proto::ForgetRequest {
+        snapshot: snapshot.id.clone(),
+    };
+    let kept = bench.admin().forget(request.clone()).await.unwrap_err();
+    assert_eq!(reason(&kept), "SnapshotPinned");
+    for part in [&*pin.short(), "the audit of 2026", "ann", "released"] {
+        assert!(
+            kept.message().contains(part),
+            "{part} in {}",
+            kept.message()
+        );
+    }
+    assert_eq!(bench.objects("snapshots").len(), 1);
+
+    let over = Mark::Hold {
+        snapshot: id,
+        until_ns: 5,
+        reason: String::new(),
+    };
+    let (bench, _) = mark(bench, over, 2).await;
+    let (bench, _) = mark(bench, Mark::Release { mark: pin }, 3).await;
+    bench.admin().forget(request).await.unwrap();
+    assert_eq!(bench.objects("snapshots").len(), 0);
+}
 
 fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use holdfast_format::frame::{Codec, Frame, FrameBuilder, FrameItem};
 use holdfast_proto::v1 as proto;
 use support::*;
+use tonic_types::StatusExt;
 
 async fn refusal(mut agent: Agent) -> String {
     reason(&agent.upload().await.unwrap_err())
@@ -23,6 +24,67 @@ async fn a_chunk_that_nobody_sent_is_refused_by_path_and_id() {
     let error = agent.upload().await.unwrap_err();
     assert_eq!(reason(&error), "UnknownChunkReference");
     assert!(error.message().contains("a_b") && error.message().contains(&"09".repeat(32)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_is_as_long_as_it_is_not_as_an_entry_says() {
+    let bench = Bench::new().await;
+    // The last chunk of a file may be of any length, so that no rule of lengths helps.
+    let lie = |content: &[proto::Extent], by: i64| {
+        let mut content = content.to_vec();
+        let last = content.last_mut().unwrap();
+        last.length = last.length.checked_add_signed(by).unwrap();
+        content
+    };
+    let refused = |error: tonic::Status, chunk: &Bytes| {
+        assert_eq!(reason(&error), "WrongChunkLength", "{error}");
+        let info = error.get_error_details().error_info().unwrap().clone();
+        let hex: String = chunk.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(
+            (info.metadata["path"].as_str(), &info.metadata["chunk"]),
+            ("f", &hex)
+        );
+    };
+
+    let mut agent = Agent::begin(&bench, "web", 1).await;
+    agent.put(dir(""));
+    let content = agent.send_content(&noise(1, 100_000));
+    let chunk = content.last().unwrap().chunk.clone();
+    agent.put(extents("f", lie(&content, 1)));
+    refused(agent.upload().await.unwrap_err(), &chunk);
+
+    let mut agent = Agent::begin(&bench, "web", 1).await;
+    agent.put(dir(""));
+    agent.send_content(&noise(1, 100_000));
+    agent.put(extents("e", content.clone()));
+    agent.finish().await.unwrap();
+
+    // What is held from before is known by the catalog only, then by the session.
+    let mut agent = Agent::begin(&bench, "web", 2).await;
+    agent.put(extents("f", lie(&content, -1)));
+    refused(agent.upload().await.unwrap_err(), &chunk);
+    let mut agent = Agent::begin(&bench, "web", 2).await;
+    assert!(
+        agent
+            .missing(std::slice::from_ref(&chunk))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    agent.put(extents("f", lie(&content, 7)));
+    refused(agent.upload().await.unwrap_err(), &chunk);
+
+    // A value of an attribute is no other.
+    let mut agent = Agent::begin(&bench, "web", 2).await;
+    let mut entry = inline("f", b"x");
+    entry.xattrs = vec![proto::Xattr {
+        name: Bytes::from_static(b"user.big"),
+        chunks: lie(&content[..1], 1),
+        ..Default::default()
+    }];
+    agent.put(entry);
+    refused(agent.upload().await.unwrap_err(), &content[0].chunk);
+    assert_eq!(bench.objects("snapshots").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

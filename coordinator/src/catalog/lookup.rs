@@ -24,6 +24,8 @@ pub(super) struct Known {
     pub stamp: i64,
     pub pack_no: i64,
     pub state: PackState,
+    /// Plain bytes of the chunk or node.
+    pub length: u32,
 }
 
 impl Known {
@@ -45,18 +47,26 @@ pub(super) async fn known(conn: &mut Conn, ids: &[RawId]) -> Result<HashMap<RawI
     let id = dialect::hex("c.id");
     let head = format!(
         "SELECT {} FROM chunks c JOIN packs p ON p.pack_no = c.pack_no WHERE c.id",
-        dialect::joined(&[&id, "c.row_no", "c.stamp", "c.pack_no", "p.state"])
+        dialect::joined(&[
+            &id,
+            "c.row_no",
+            "c.stamp",
+            "c.pack_no",
+            "p.state",
+            "c.item_length"
+        ])
     );
     let mut out = HashMap::new();
     for ids in ids.chunks(MAX_BATCH) {
         let rows = batch::joined_in(conn, (&head, ""), ids).await?;
         out.reserve(rows.len());
-        for (id, [row_no, stamp, pack_no, state]) in rows {
+        for (id, [row_no, stamp, pack_no, state, length]) in rows {
             let known = Known {
                 row_no,
                 stamp,
                 pack_no,
                 state: PackState::from_number(state)?,
+                length: u32::try_from(length).map_err(|_| bad_row("length of a chunk"))?,
             };
             out.insert(id, known);
         }
@@ -156,15 +166,20 @@ fn raw(ids: &[ChunkId]) -> Vec<RawId> {
     ids.iter().map(|id| id.into_bytes()).collect()
 }
 
+fn lengths(ids: &[RawId], known: &HashMap<RawId, Known>) -> Vec<Option<u32>> {
+    let length = |id| known.get(id).map(|known: &Known| known.length);
+    ids.iter().map(length).collect()
+}
+
 fn present(ids: &[RawId], known: &HashMap<RawId, Known>) -> Vec<bool> {
     let is_present = |id| known.get(id).is_some_and(Known::is_present);
     ids.iter().map(is_present).collect()
 }
 
 impl Catalog {
-    /// Whether the volume holds each of these chunks: it sent them, or was found to have them, and they
-    /// are present. What is held is also stamped.
-    pub async fn held(&self, volume: VolumeNo, ids: &[ChunkId]) -> Result<Vec<bool>> {
+    /// The lengths in bytes of those of these chunks that the volume holds: it sent them, or was found
+    /// to have them, and they are present. `None`: not held. What is held is also stamped.
+    pub async fn held(&self, volume: VolumeNo, ids: &[ChunkId]) -> Result<Vec<Option<u32>>> {
         let ids = raw(ids);
         let wanted = sorted(&ids);
         let mut conn = self.readers.begin().await.doing("look up chunks")?;
@@ -172,12 +187,12 @@ impl Catalog {
         let known = held_known(&mut conn, volume, &wanted).await?;
         drop(conn);
         if known.values().all(|known| known.stamp >= prune) {
-            return Ok(present(&ids, &known));
+            return Ok(lengths(&ids, &known));
         }
         let known = transact!(self, "stamp held chunks", |conn| {
             stamped_held(conn, volume, &wanted).await
         })?;
-        Ok(present(&ids, &known))
+        Ok(lengths(&ids, &known))
     }
 
     /// Whether each of these chunks or nodes is present in the repository. What is present is stamped.

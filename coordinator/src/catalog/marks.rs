@@ -5,7 +5,7 @@ use crate::catalog::dialect::{Conn, DbRow};
 use crate::catalog::error::{Doing, Result, bad_row};
 use crate::catalog::lookup::raw_id;
 use crate::catalog::{Catalog, MarkRow, transact};
-use holdfast_format::id::MarkId;
+use holdfast_format::id::{MarkId, SnapshotId};
 use sqlx::Row;
 use std::collections::HashSet;
 
@@ -68,6 +68,26 @@ impl Catalog {
             }
         }
         Ok(ids.iter().map(|id| known.contains(id.as_bytes())).collect())
+    }
+
+    /// Pins and holds of a snapshot that no mark has released, oldest first. Holds whose time has
+    /// passed are among them.
+    pub async fn keeping(&self, snapshot: &SnapshotId) -> Result<Vec<MarkRow>> {
+        let mut conn = self.readers.acquire().await.doing(DOING)?;
+        let rows = sqlx::query(
+            "SELECT m.id, m.kind, m.time_ns, m.subject, m.body FROM marks m
+             WHERE m.subject = $1 AND m.kind IN ($2, $3) AND NOT EXISTS
+             (SELECT 1 FROM marks r WHERE r.subject = m.id AND r.kind = $4)
+             ORDER BY m.time_ns, m.id",
+        )
+        .bind(snapshot.as_bytes().as_slice())
+        .bind(i64::from(MarkRow::PIN))
+        .bind(i64::from(MarkRow::HOLD))
+        .bind(i64::from(MarkRow::RELEASE))
+        .fetch_all(&mut *conn)
+        .await
+        .doing(DOING)?;
+        rows.iter().map(decode).collect()
     }
 
     /// Marks of one kind, or of all, oldest first.

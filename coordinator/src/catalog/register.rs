@@ -172,6 +172,7 @@ async fn register(
         stamp: prune.0,
         pack_no: no.0,
         state: PackState::Live,
+        length: row.length,
     };
     let mut known: HashMap<RawId, Known> =
         items.rows.iter().map(|row| (row.id, here(row))).collect();

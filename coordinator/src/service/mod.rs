@@ -110,7 +110,8 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         map.insert(key.to_owned(), value);
     };
     match error {
-        Error::UnknownChunkReference { path, chunk } => {
+        Error::UnknownChunkReference { path, chunk }
+        | Error::WrongChunkLength { path, chunk, .. } => {
             put("path", path.clone());
             put("chunk", chunk.to_string());
         }
@@ -129,6 +130,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
                 .collect();
             put("chunks", ids.join(","));
         }
+        Error::SnapshotPinned { snapshot, .. } => put("snapshot", snapshot.to_string()),
         Error::SnapshotAmbiguous { matches, .. } => {
             let ids: Vec<_> = matches.iter().take(32).map(ToString::to_string).collect();
             put("matches", ids.join(","));

@@ -34,10 +34,10 @@ pub use upload::{Body, Message};
 use crate::Core;
 use crate::catalog::{PruneNumber, Volume};
 use crate::error::{Error, Result};
+use doubt::Doubt;
 use holdfast_format::id::{ChunkId, IdempotencyKey, NodeId, SessionId, SnapshotId};
 use holdfast_format::volume::VolumeFacts;
 use holdfast_format::wire::Limits;
-use doubt::Doubt;
 use known::Proven;
 use lease::Lease;
 use pack_pool::Domain;
@@ -130,7 +130,7 @@ impl Session {
             let proven = self.proven();
             let asked = (0u32..).zip(chunks);
             asked
-                .filter(|(_, id)| !proven.contains(id.as_bytes()))
+                .filter(|(_, id)| proven.length(id).is_none())
                 .map(|(n, _)| n)
                 .collect()
         };
@@ -143,8 +143,8 @@ impl Session {
         let mut proven = self.proven();
         for ((n, id), held) in ask.into_iter().zip(&ids).zip(held) {
             match held {
-                true => proven.insert(id.as_bytes())?,
-                false => missing.push(n),
+                Some(length) => proven.insert(id, length)?,
+                None => missing.push(n),
             }
         }
         Ok(missing)

@@ -86,7 +86,7 @@ impl NodeStore {
         }
         {
             let mut proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
-            ids.iter().try_for_each(|id| proven.insert(id))?;
+            nodes.iter().try_for_each(|(id, _)| proven.rely_on(id))?;
         }
         match frame.is_empty() {
             true => Ok(()),

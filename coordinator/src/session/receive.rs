@@ -75,13 +75,14 @@ impl Session {
                     }
                     Presence::Stored => None,
                 };
-                if !proven.contains(id) {
-                    run.holds.push(ChunkId::from_bytes(*id), after);
+                let chunk = ChunkId::from_bytes(*id);
+                if proven.length(&chunk).is_none() {
+                    run.holds.push(chunk, after);
                     note(&mut tickets, run.holds.ticket());
                 }
             }
-            for id in &ids {
-                proven.insert(id)?;
+            for item in &frame.items {
+                proven.insert(&ChunkId::from_bytes(item.id), item.length)?;
             }
         }
         if fresh_bytes > 0 {

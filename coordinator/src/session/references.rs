@@ -1,4 +1,5 @@
-//! Entries from an agent: a chunk that one names must be held by its volume or sent by this session.
+//! Entries from an agent: a chunk that one names must be held by its volume or sent by this session, and
+//! be as long as the entry says.
 //!
 //! What another volume holds is neither confirmed nor usable. A content that is as in the parent needs
 //! no check: it is the coordinator that copies it.
@@ -29,16 +30,22 @@ impl Session {
 
     async fn check_references(&self, run: &mut Run, changes: &[WireChange]) -> Result<()> {
         let mut unknown: Vec<ChunkId> = Vec::new();
-        let mut paths: Vec<RelPath> = Vec::new();
+        let mut claims: Vec<(RelPath, u32)> = Vec::new();
         {
             let proven = self.proven();
             for change in changes {
                 if let WireChange::Put { path, .. } = change {
                     run.path = path.clone();
                 }
-                let before = unknown.len();
-                unknown.extend(references(change).filter(|id| !proven.contains(id.as_bytes())));
-                paths.resize(paths.len() + unknown.len() - before, run.path.clone());
+                for (chunk, claimed) in references(change) {
+                    match proven.length(chunk) {
+                        Some(length) => check_length(&run.path, chunk, claimed, length)?,
+                        None => {
+                            unknown.push(*chunk);
+                            claims.push((run.path.clone(), claimed));
+                        }
+                    }
+                }
             }
         }
         if unknown.is_empty() {
@@ -46,19 +53,32 @@ impl Session {
         }
         let held = self.core.catalog.held(self.volume.no, &unknown).await?;
         let mut proven = self.proven();
-        for ((chunk, held), path) in unknown.into_iter().zip(held).zip(paths) {
-            if !held {
+        for ((chunk, held), (path, claimed)) in unknown.into_iter().zip(held).zip(claims) {
+            let Some(length) = held else {
                 let path = path.to_string();
                 return Err(Error::UnknownChunkReference { path, chunk });
-            }
-            proven.insert(chunk.as_bytes())?;
+            };
+            check_length(&path, &chunk, claimed, length)?;
+            proven.insert(&chunk, length)?;
         }
         Ok(())
     }
 }
 
-/// The chunks that a change names.
-fn references(change: &WireChange) -> impl Iterator<Item = &ChunkId> {
+fn check_length(path: &RelPath, chunk: &ChunkId, claimed: u32, length: u32) -> Result<()> {
+    match claimed == length {
+        true => Ok(()),
+        false => Err(Error::WrongChunkLength {
+            path: path.to_string(),
+            chunk: *chunk,
+            claimed,
+            length,
+        }),
+    }
+}
+
+/// The chunks that a change names, with the lengths that it claims.
+fn references(change: &WireChange) -> impl Iterator<Item = (&ChunkId, u32)> {
     let (content, xattrs): (&[Extent], &[_]) = match change {
         WireChange::Put { entry, content, .. } => {
             let content = match content {
@@ -82,7 +102,7 @@ fn references(change: &WireChange) -> impl Iterator<Item = &ChunkId> {
         .iter()
         .chain(values)
         .filter_map(|extent| match extent {
-            Extent::Chunk { id, .. } => Some(id),
+            Extent::Chunk { id, length } => Some((id, *length)),
             Extent::Hole { .. } => None,
         })
 }

@@ -135,14 +135,19 @@ pub async fn open_with(
     dir: &Path,
     change: impl FnOnce(&mut CoordinatorSettings),
 ) -> Arc<Coordinator> {
-    let store = Store::open(&url(dir), &StoreOptions::default()).unwrap();
-    let repository = Repository::open(store, Kek::from_bytes(KEK)).await.unwrap();
+    let repository = repository(dir).await;
     let mut settings = CoordinatorSettings::new(dir.join("state"));
     change(&mut settings);
     let clock = Arc::new(SystemClock::new());
     Coordinator::open(settings, repository, clock)
         .await
         .unwrap()
+}
+
+/// The repository of a directory, without a coordinator.
+pub async fn repository(dir: &Path) -> Repository {
+    let store = Store::open(&url(dir), &StoreOptions::default()).unwrap();
+    Repository::open(store, Kek::from_bytes(KEK)).await.unwrap()
 }
 
 /// A channel to a coordinator of this process.

@@ -90,11 +90,11 @@ async fn held_is_per_volume_and_needs_presence() {
 
     let asked = [ids[999], unknown, ids[0], ids[0], ids[3]];
     assert_eq!(
-        catalog.held(one, &asked).await.unwrap(),
+        holds(&catalog, one, &asked).await,
         [true, false, true, true, true]
     );
     assert_eq!(
-        catalog.held(two, &asked).await.unwrap(),
+        holds(&catalog, two, &asked).await,
         [false, false, true, true, false]
     );
     // Presence is the repository's, not the volume's.
@@ -107,7 +107,7 @@ async fn held_is_per_volume_and_needs_presence() {
         [true, false, true, true, true]
     );
     assert_eq!(
-        catalog.held(two, &asked).await.unwrap(),
+        holds(&catalog, two, &asked).await,
         [true, false, true, true, true]
     );
 }
@@ -125,7 +125,7 @@ async fn a_present_answer_stamps_and_an_absent_pack_is_absent() {
     assert_eq!(stamps(&catalog, &raw).await, [1, 1, 1, 1]);
     let prune = catalog.next_prune().await.unwrap();
     assert_eq!(catalog.prune_number().await.unwrap(), prune);
-    catalog.held(one, &ids[..1]).await.unwrap();
+    holds(&catalog, one, &ids[..1]).await;
     catalog.present(&raw[1..2]).await.unwrap();
     catalog.hold(one, &ids[2..3]).await.unwrap();
     assert_eq!(stamps(&catalog, &raw).await, [2, 2, 2, 1]);
@@ -136,7 +136,7 @@ async fn a_present_answer_stamps_and_an_absent_pack_is_absent() {
         PackState::Missing,
     ] {
         set_state(&catalog, done.pack_no, state).await;
-        assert_eq!(catalog.held(one, &ids).await.unwrap(), [false; 10]);
+        assert_eq!(holds(&catalog, one, &ids).await, [false; 10]);
         assert_eq!(catalog.present(&raw).await.unwrap(), [false; 4]);
         assert_eq!(catalog.hold(one, &ids).await.unwrap(), [false; 10]);
         assert_eq!(
@@ -163,7 +163,7 @@ async fn uploading_again_gives_a_lost_chunk_a_new_place_and_keeps_its_holders() 
     let at = catalog.locate(&[id(0), id(9)]).await.unwrap();
     assert_eq!(at[0].as_ref().unwrap().pack, pack_row(2).id);
     assert_eq!(at[1], None);
-    assert_eq!(catalog.held(one, &ids[3..5]).await.unwrap(), [true, false]);
+    assert_eq!(holds(&catalog, one, &ids[3..5]).await, [true, false]);
 
     // A deleted pack takes the rows it has, and no others; it cannot come back.
     let gone = pack_row(1).id;

@@ -143,6 +143,12 @@ pub fn snapshot_row(reservation: &Reservation, volume: VolumeId) -> SnapshotRow 
     }
 }
 
+/// Whether the volume holds each of these chunks.
+pub async fn holds(catalog: &Catalog, volume: VolumeNo, ids: &[ChunkId]) -> Vec<bool> {
+    let held = catalog.held(volume, ids).await.unwrap();
+    held.iter().map(Option::is_some).collect()
+}
+
 /// Moves the pack's state as a prune would.
 pub async fn set_state(catalog: &Catalog, pack: PackNo, to: PackState) {
     let all = [

@@ -26,10 +26,8 @@ async fn a_chunk_costs_at_most_80_bytes() {
     let everything: Vec<ChunkId> = (0..CHUNKS).map(chunk).collect();
     for chunks in everything.chunks(8192) {
         assert!(
-            catalog
-                .held(one, chunks)
+            holds(&catalog, one, chunks)
                 .await
-                .unwrap()
                 .into_iter()
                 .all(|held| held)
         );
