@@ -226,6 +226,22 @@ impl FrameBuilder {
         Self::default()
     }
 
+    /// A builder that holds these items, whose bytes lie back to back in `plain`; refuses what `push`
+    /// would have refused. Nothing is copied.
+    pub fn of(items: Vec<FrameItem>, plain: Vec<u8>) -> Result<Self, FormatError> {
+        let frame = Frame {
+            codec: Codec::Raw,
+            plain_length: u32::try_from(plain.len()).unwrap_or(u32::MAX),
+            items,
+            payload: Bytes::new(),
+        };
+        frame.validate()?;
+        Ok(Self {
+            items: frame.items,
+            plain,
+        })
+    }
+
     /// Adds an item. Refuses an empty one, and what would not fit any more: finish the frame first
     /// whenever `fits` says no.
     pub fn push(&mut self, id: [u8; 32], bytes: &[u8]) -> Result<(), FormatError> {
@@ -405,5 +421,13 @@ mod tests {
             .unwrap();
         assert!(builder.push([0; 32], b"x").is_err());
         assert!(FrameBuilder::new().finish(1).is_err());
+        let item = |length| FrameItem {
+            id: [0; 32],
+            length,
+        };
+        assert!(FrameBuilder::of(vec![item(2), item(1)], vec![1, 2, 3]).is_ok());
+        assert!(FrameBuilder::of(vec![item(2), item(2)], vec![1, 2, 3]).is_err());
+        assert!(FrameBuilder::of(vec![item(3), item(0)], vec![1, 2, 3]).is_err());
+        assert!(FrameBuilder::of(Vec::new(), Vec::new()).is_err());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
+//! | `alloc` | the allocator of every process |
 //! | `clock` | the only source of the time; tests set it |
 //! | `backoff` | how long to wait before the next try |
 //! | `exit` | the exit codes, each with its one meaning |
@@ -16,6 +17,7 @@
 //!
 //! Imports inside the crate go up this table, never down.
 
+mod alloc;
 pub mod backoff;
 pub mod clock;
 pub mod exit;

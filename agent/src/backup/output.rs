@@ -11,7 +11,7 @@ use crate::read::ContentSink;
 use bytes::Bytes;
 use holdfast_format::digest::ContentDigest;
 use holdfast_format::entry::{Extent, Kind};
-use holdfast_format::frame::{Compressor, FrameBuilder};
+use holdfast_format::frame::{Compressor, FrameBuilder, FrameItem};
 use holdfast_format::id::ChunkId;
 use holdfast_format::path::RelPath;
 use std::sync::mpsc::Sender;
@@ -122,16 +122,7 @@ impl<'o> Output<'o> {
 
 /// Makes a frame of what is wanted of a part and sends it to the sequencer.
 pub fn compress(compressor: &mut Compressor, part: Part) -> Result<()> {
-    let mut builder = FrameBuilder::new();
-    let mut rest = part.plain.as_slice();
-    for chunk in &part.chunks {
-        let (bytes, after) = rest.split_at(chunk.length as usize);
-        rest = after;
-        if chunk.wanted {
-            builder.push(*chunk.id.as_bytes(), bytes)?;
-        }
-    }
-    drop(part.plain);
+    let builder = builder_of(part.chunks, part.plain)?;
     let mut permit = part.permit;
     let frame = if builder.is_empty() {
         permit = None;
@@ -148,6 +139,27 @@ pub fn compress(compressor: &mut Compressor, part: Part) -> Result<()> {
     Ok(())
 }
 
+/// What is wanted of a part; all of it, which is the usual case, without copying it.
+fn builder_of(chunks: Vec<PartChunk>, plain: Vec<u8>) -> Result<FrameBuilder> {
+    if !chunks.is_empty() && chunks.iter().all(|chunk| chunk.wanted) {
+        let item = |chunk: &PartChunk| FrameItem {
+            id: *chunk.id.as_bytes(),
+            length: chunk.length,
+        };
+        return Ok(FrameBuilder::of(chunks.iter().map(item).collect(), plain)?);
+    }
+    let mut builder = FrameBuilder::new();
+    let mut rest = plain.as_slice();
+    for chunk in &chunks {
+        let (bytes, after) = rest.split_at(chunk.length as usize);
+        rest = after;
+        if chunk.wanted {
+            builder.push(*chunk.id.as_bytes(), bytes)?;
+        }
+    }
+    Ok(builder)
+}
+
 /// One file's content on its way into parts.
 pub struct Sink<'s, 'o> {
     out: &'s mut Output<'o>,
@@ -162,9 +174,9 @@ impl<'s, 'o> Sink<'s, 'o> {
     pub fn new(out: &'s mut Output<'o>) -> Self {
         Self {
             began: (out.parts, out.plain.len(), out.chunks.len()),
+            extents: Extents::new(out.shared.temporary.clone()),
             out,
             inline: None,
-            extents: Extents::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! it made or changed) before it is visible as done; so is a delete. Directories are never removed, so
 //! a put cannot lose its directory to a delete. Reads and listings are `LocalFileSystem`'s.
 
+use crate::repo::direct::write_parts;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -14,7 +15,7 @@ use object_store::{
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -165,11 +166,10 @@ fn not_found_or(error: Error, path: &Path) -> Error {
 /// Temporary name, data, sync, rename, sync of the directory. A failure leaves nothing visible; a
 /// failed sync is never tried again on the same file, because its pages may be marked clean.
 fn write_durably(root: &Path, path: &Path, payload: &PutPayload) -> io::Result<()> {
-    let (mut file, staged) = stage(root, path)?;
-    let written = payload
-        .iter()
-        .try_for_each(|part| file.write_all(part))
-        .and_then(|()| file.sync_all());
+    let (file, staged) = stage(root, path)?;
+    let parts = payload.iter().map(AsRef::as_ref);
+    let written =
+        write_parts(&file, parts, payload.content_length()).and_then(|()| file.sync_all());
     drop(file);
     let published = written.and_then(|()| std::fs::rename(&staged, path));
     if let Err(error) = published {

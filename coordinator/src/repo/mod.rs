@@ -3,11 +3,12 @@
 //! [`Repository`] ties a store to its parameters and keys. What is written goes through [`Writer`], what
 //! is read of packs through [`Reader`]; [`claim`] says whether this process may write at all.
 //!
-//! `rebuild → reconcile → reader → cache`; `keyring, snapshots, marks, kek → writer → claim → store → connect → local, url`.
+//! `rebuild → reconcile → reader → cache`; `keyring, snapshots, marks, kek → writer → claim → store → connect → local → direct, url`.
 
 pub mod cache;
 pub mod claim;
 mod connect;
+mod direct;
 mod error;
 pub mod kek;
 mod keyring;

@@ -187,6 +187,11 @@ fn page(rng: &mut Rng, pool: &Pool, number: u64) -> [u8; PAGE] {
     page
 }
 
+/// Empty files in one directory.
+pub fn names(root: &Path, count: usize) -> io::Result<()> {
+    (0..count).try_for_each(|n| File::create(root.join(format!("entry-{n:07}"))).map(drop))
+}
+
 /// A file of pages.
 pub fn database(path: &Path, rng: &mut Rng, size: u64) -> io::Result<()> {
     let pool = Pool::new(rng, 64 << 20);

@@ -21,6 +21,24 @@ pub struct Holdfast {
 impl Holdfast {
     /// A new repository below `scratch`, serving `source` as volume `bench`.
     pub fn start(bin: &Path, scratch: &Path, source: &Path) -> io::Result<Self> {
+        Self::start_with(bin, scratch, source, false)
+    }
+
+    /// One backup of `source` with the coordinator under strace: syncs called, objects in the store.
+    pub fn syncs(bin: &Path, scratch: &Path, source: &Path) -> io::Result<(u64, u64)> {
+        let mut holdfast = Self::start_with(bin, scratch, source, true)?;
+        let before = measure::tree_files(&holdfast.home.join("repo"))?;
+        let log = holdfast.home.join("syncs");
+        let lines = || fs::read_to_string(&log).map_or(0, |text| text.lines().count() as u64);
+        let synced = lines();
+        let mut backup = holdfast.cli(&["backup", "-q", "bench"]);
+        measure::run("cli", &mut backup, &[], &[0, 3])?;
+        let objects = measure::tree_files(&holdfast.home.join("repo"))? - before;
+        let _ = holdfast.coordinator.kill();
+        Ok((lines() - synced, objects))
+    }
+
+    fn start_with(bin: &Path, scratch: &Path, source: &Path, traced: bool) -> io::Result<Self> {
         let home = scratch.join("holdfast");
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home)?;
@@ -61,8 +79,8 @@ impl Holdfast {
         let mut rebuild = command(bin, "holdfast-coordinator");
         rebuild.args(["rebuild", "--config", &config]);
         measure::run("rebuild", &mut rebuild, &[], &[0])?;
-        let coordinator = serve(bin, "holdfast-coordinator", &home)?;
-        let agent = serve(bin, "holdfast-agent", &home)?;
+        let coordinator = serve(bin, "holdfast-coordinator", &home, traced)?;
+        let agent = serve(bin, "holdfast-agent", &home, false)?;
         let holdfast = Self {
             home,
             bin: bin.to_path_buf(),
@@ -141,6 +159,80 @@ impl Holdfast {
     pub fn bytes(&self) -> io::Result<u64> {
         measure::tree_bytes(&self.home.join("repo"))
     }
+
+    /// Bytes of what the two processes keep beside the store: catalog (without the frame cache), frame
+    /// cache, and the agent's index.
+    pub fn state(&self) -> io::Result<[u64; 3]> {
+        let bytes = |name: &str| match self.home.join("state").join(name) {
+            path if path.is_dir() => measure::tree_bytes(&path),
+            _ => Ok(0),
+        };
+        let cache = bytes("coordinator/frames")?;
+        Ok([bytes("coordinator")? - cache, cache, bytes("agent")?])
+    }
+}
+
+/// Agent and coordinator in the command's own process, with a repository of its own.
+pub struct Embedded {
+    home: PathBuf,
+    bin: PathBuf,
+}
+
+impl Embedded {
+    /// A new repository below `scratch`.
+    pub fn create(bin: &Path, scratch: &Path) -> io::Result<Self> {
+        let home = scratch.join("embedded");
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir_all(&home)?;
+        let embedded = Self {
+            home,
+            bin: bin.to_path_buf(),
+        };
+        measure::run("holdfast", &mut embedded.cli(&["init", "-q"]), &[], &[0])?;
+        Ok(embedded)
+    }
+
+    fn cli(&self, args: &[&str]) -> Command {
+        let mut command = command(&self.bin, "holdfast");
+        command
+            .args(args)
+            .arg("--repo")
+            .arg(self.home.join("repo"))
+            .arg("--key-file")
+            .arg(self.home.join("key"))
+            .arg("--state-dir")
+            .arg(self.home.join("state"));
+        command
+    }
+
+    /// `holdfast backup SOURCE --name bench --repo REPO`.
+    pub fn backup(&self, source: &Path) -> io::Result<Cost> {
+        let source = source.to_string_lossy();
+        let args = ["backup", "-q", &source, "--name", "bench"];
+        measure::run("embedded", &mut self.cli(&args), &[], &[0, 3])
+    }
+
+    /// `holdfast restore bench@latest --repo REPO`.
+    pub fn restore(&self, target: &Path, in_place: bool) -> io::Result<Cost> {
+        let target = target.to_string_lossy();
+        let mut args = vec![
+            "restore",
+            "-q",
+            "--special",
+            "bench@latest",
+            "--target",
+            &target,
+        ];
+        if in_place {
+            args.push("--in-place");
+        }
+        measure::run("embedded", &mut self.cli(&args), &[], &[0])
+    }
+
+    /// Bytes in the store.
+    pub fn bytes(&self) -> io::Result<u64> {
+        measure::tree_bytes(&self.home.join("repo"))
+    }
 }
 
 impl Drop for Holdfast {
@@ -160,10 +252,27 @@ fn command(bin: &Path, name: &str) -> Command {
     command
 }
 
-fn serve(bin: &Path, name: &str, home: &Path) -> io::Result<Child> {
+fn serve(bin: &Path, name: &str, home: &Path, traced: bool) -> io::Result<Child> {
     let log = File::create(home.join(format!("{name}.log")))?;
     let config = format!("{}.yaml", name.trim_start_matches("holdfast-"));
-    command(bin, name)
+    let mut process = command(bin, name);
+    if traced {
+        process = Command::new("strace");
+        process
+            .args([
+                "-f",
+                "-D",
+                "-qq",
+                "-e",
+                "trace=fsync,fdatasync",
+                "-e",
+                "signal=none",
+                "-o",
+            ])
+            .arg(home.join("syncs"))
+            .arg(bin.join(name));
+    }
+    process
         .arg("--config")
         .arg(home.join(config))
         .stdin(Stdio::null())

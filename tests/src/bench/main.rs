@@ -7,8 +7,10 @@ mod measure;
 mod pipeline;
 mod report;
 mod rows;
+mod target;
 mod tools;
 
+use holdfast::Holdfast;
 use report::{Target, What};
 use rows::{Plan, Row, Step};
 use std::fmt::Write;
@@ -16,7 +18,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tools::{PEERS, Peer};
 
-const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR] [--out FILE]
+const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,M,F,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR]
+       [--source disk|tmpfs] [--out FILE]
        holdfast-bench corpus NAME DIR [SEED] | touch DIR N SEED | dirty FILE FRACTION SEED | insert FILE";
 
 /// The bounds that the project has set itself.
@@ -97,12 +100,25 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     }
     let mut text = heading(&options.plan);
     text.push_str(&report::table(&rows));
-    text.push_str("\n## Targets\n\n");
+    text.push_str("\n### Beside the store\n\n");
+    text.push_str(&report::state(&rows));
+    text.push_str("\n### Targets\n\n");
     text.push_str(&report::targets(&rows, TARGETS));
+    text.push('\n');
+    text.push_str(&report::bounds(&rows));
+    if options.only.iter().any(|p| p == "F") {
+        let source = options.plan.corpus("D")?;
+        let repos = options.plan.scratch.join("repos");
+        let (syncs, objects) = Holdfast::syncs(&options.plan.bin, &repos, &source)?;
+        let _ = writeln!(
+            text,
+            "\nUnder strace, the coordinator called fsync or fdatasync {syncs} times for the {objects} objects of a first backup of D."
+        );
+    }
     if options.only.iter().any(|p| p == "P") {
         let file = options.plan.corpus("C")?.join("big.db");
-        text.push_str("\n## The pipeline alone\n\n");
-        text.push_str(&pipeline::table(&file, &options.plan.corpus("A")?)?);
+        text.push_str("\n### The pipeline alone\n\n");
+        text.push_str(&pipeline::table(&file)?);
     }
     match options.out {
         Some(path) => write_section(&path, &text)?,
@@ -117,7 +133,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
         .map(PathBuf::from)
         .unwrap_or_default();
     let mut options = Options {
-        only: ["A", "B", "C", "S", "D", "G", "P"]
+        only: ["A", "B", "C", "S", "D", "G", "M", "F", "P"]
             .map(String::from)
             .to_vec(),
         out: None,
@@ -129,6 +145,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
                 .filter(|p| p.version().is_some())
                 .collect(),
             rounds: 3,
+            tmpfs: false,
             bin,
         },
     };
@@ -139,6 +156,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
         match *key {
             "--only" => options.only = value.split(',').map(str::to_owned).collect(),
             "--rounds" => options.plan.rounds = value.parse()?,
+            "--source" => options.plan.tmpfs = *value == "tmpfs",
             "--scratch" => options.plan.scratch = value.into(),
             "--out" => options.out = Some(value.into()),
             "--peers" => {
@@ -215,7 +233,8 @@ fn measure_part(plan: &Plan, part: &str) -> Result<Vec<Row>, Box<dyn std::error:
                 Step::Backup("G: one byte inserted at the front"),
             ],
         )?,
-        "P" => Vec::new(),
+        "M" => plan.names(5_000_000)?,
+        "F" | "P" => Vec::new(),
         other => return Err(format!("there is no part {other}\n{USAGE}").into()),
     };
     Ok(rows)

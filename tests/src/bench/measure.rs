@@ -13,6 +13,8 @@ pub struct Cost {
     /// User and system time of the command, its children and the watched processes, until none of
     /// these has used any for a second.
     pub cpu: Duration,
+    /// The share of each watched process in it.
+    pub shares: Vec<(String, Duration)>,
     /// Peak resident memory, by process name, in MiB.
     pub peak_mib: Vec<(String, f64)>,
 }
@@ -48,6 +50,17 @@ impl Watched {
     fn reset_peak(&self) -> io::Result<()> {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
     }
+}
+
+/// The highest peak among a process and its children: a shell's is not what is asked for.
+fn peak_of_family(pid: u32) -> Option<f64> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    children
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter_map(|child| peak_mib(child.parse().ok()?))
+        .chain(peak_mib(pid))
+        .max_by(f64::total_cmp)
 }
 
 fn peak_mib(pid: u32) -> Option<f64> {
@@ -86,7 +99,7 @@ pub fn run(
     let mut child = command.spawn()?;
     let mut peak: f64 = 0.0;
     let status = loop {
-        if let Some(mib) = peak_mib(child.id()) {
+        if let Some(mib) = peak_of_family(child.id()) {
             peak = peak.max(mib);
         }
         if let Some(status) = child.try_wait()? {
@@ -96,21 +109,30 @@ pub fn run(
     };
     let wall = start.elapsed();
     if !status.code().is_some_and(|code| accepted.contains(&code)) {
+        let words: Vec<_> = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| word.to_string_lossy())
+            .collect();
         return Err(io::Error::other(format!(
-            "{command:?} ended with {status}: {}",
+            "{} ended with {status}: {}",
+            words.join(" "),
             tail(log)?
         )));
     }
     let mut cpu = children_cpu()? - children;
     let mut peaks = vec![(name.to_owned(), peak)];
     settle(watched)?;
+    let mut shares = Vec::new();
     for (process, before) in watched.iter().zip(before) {
-        cpu += process.cpu()?.saturating_sub(before);
+        let share = process.cpu()?.saturating_sub(before);
+        cpu += share;
+        shares.push((process.name.clone(), share));
         peaks.push((process.name.clone(), peak_mib(process.pid).unwrap_or(0.0)));
     }
     Ok(Cost {
         wall,
         cpu,
+        shares,
         peak_mib: peaks,
     })
 }
@@ -163,4 +185,17 @@ pub fn tree_bytes(root: &std::path::Path) -> io::Result<u64> {
         };
     }
     Ok(sum)
+}
+
+/// Number of files below a directory.
+pub fn tree_files(root: &std::path::Path) -> io::Result<u64> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        count += match entry.file_type()?.is_dir() {
+            true => tree_files(&entry.path())?,
+            false => 1,
+        };
+    }
+    Ok(count)
 }

@@ -97,6 +97,90 @@ fn cell(runs: &Runs) -> String {
     )
 }
 
+/// What our processes keep beside the store, after each step.
+pub fn state(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "| after | catalog MiB | frame cache MiB | agent's index MiB | agent CPU s | coordinator CPU s |\n|---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let Some((_, runs)) = row.tools.iter().find(|(n, _)| n == "holdfast") else {
+            continue;
+        };
+        let seconds = |name| runs.share(name).map_or(0.0, |cpu| cpu.as_secs_f64());
+        if let Some(state) = runs.state {
+            let [catalog, cache, index] = state.map(|bytes| bytes as f64 / 1_048_576.0);
+            let _ = writeln!(
+                out,
+                "| {} | {catalog:.1} | {cache:.1} | {index:.1} | {:.2} | {:.2} |",
+                row.work,
+                seconds("agent"),
+                seconds("coordinator")
+            );
+        }
+    }
+    out
+}
+
+/// Bounds that no peer is needed for: memory of our processes over all rows, and the commit row.
+pub fn bounds(rows: &[Row]) -> String {
+    let ours = || {
+        rows.iter()
+            .flat_map(|row| row.tools.iter().map(move |(n, runs)| (row, n, runs)))
+            .filter(|(_, name, _)| *name == "holdfast")
+    };
+    let peak = |process: &str| {
+        ours()
+            .flat_map(|(row, _, runs)| runs.peaks().into_iter().map(move |peak| (row, peak)))
+            .filter(|(_, (name, _))| name == process)
+            .max_by(|a, b| a.1.1.total_cmp(&b.1.1))
+            .map(|(row, (_, mib))| (mib, row.work.as_str()))
+    };
+    let mut out = String::from("| bound | must be at most | is | |\n|---|---|---|---|\n");
+    let mut line = |what: &str, must: f64, unit: &str, is: Option<(f64, &str)>| {
+        let Some((is, work)) = is else { return };
+        let verdict = if is <= must { "met" } else { "**missed**" };
+        let _ = writeln!(
+            out,
+            "| {what} | {must} {unit} | {is:.2} {unit} ({work}) | {verdict} |"
+        );
+    };
+    line("peak RSS of the agent", 200.0, "MiB", peak("agent"));
+    line(
+        "peak RSS of the coordinator",
+        300.0,
+        "MiB",
+        peak("coordinator"),
+    );
+    let commit = ours().find(|(row, ..)| row.work == "B: 100 files changed");
+    if let Some((row, _, runs)) = commit {
+        let added = runs
+            .added()
+            .map(|b| (b as f64 / 1_048_576.0, row.work.as_str()));
+        line(
+            "100 changes of 1,000,000: all bytes added",
+            1.0,
+            "MiB",
+            added,
+        );
+        let cpu = runs.share("coordinator");
+        let cpu = cpu.map(|cpu| (cpu.as_secs_f64() * 1000.0, row.work.as_str()));
+        line(
+            "100 changes of 1,000,000: coordinator's CPU",
+            100.0,
+            "ms",
+            cpu,
+        );
+    }
+    let insert = ours().find(|(row, ..)| row.work == "G: one byte inserted at the front");
+    if let Some((row, _, runs)) = insert {
+        let added = runs
+            .added()
+            .map(|b| (b as f64 / 1_048_576.0, row.work.as_str()));
+        line("one byte inserted: bytes added", 1.0, "MiB", added);
+    }
+    out
+}
+
 /// The targets with what was reached.
 pub fn targets(rows: &[Row], targets: &[Target]) -> String {
     let mut out = String::from(
@@ -114,7 +198,7 @@ pub fn targets(rows: &[Row], targets: &[Target]) -> String {
         let theirs = row
             .tools
             .iter()
-            .filter(|(n, _)| n != "holdfast" && target.peer.is_none_or(|p| p == n))
+            .filter(|(n, _)| !n.starts_with("holdfast") && target.peer.is_none_or(|p| p == n))
             .filter_map(|(n, r)| Some((target.what.of(r)?, n.as_str())))
             .min_by(|a, b| a.0.total_cmp(&b.0));
         let (with, is, verdict) = match (ours, theirs) {

@@ -2,8 +2,9 @@
 //! tools, round by round, and the report takes each tool's minimum.
 
 use crate::corpus;
-use crate::holdfast::Holdfast;
+use crate::holdfast::{Embedded, Holdfast};
 use crate::measure::Cost;
+use crate::target::{FreshTarget, Resident};
 use crate::tools::{Peer, PeerRepo};
 use std::collections::BTreeMap;
 use std::io;
@@ -18,6 +19,8 @@ pub struct Runs {
     pub costs: Vec<Cost>,
     /// Bytes added to the store, per round.
     pub added: Vec<u64>,
+    /// Bytes of our catalog, frame cache and index after it, of the last round.
+    pub state: Option<[u64; 3]>,
     /// Why there is none.
     pub failed: Option<String>,
 }
@@ -43,6 +46,15 @@ impl Runs {
         peaks.into_iter().collect()
     }
 
+    /// Least CPU time of one of our processes.
+    pub fn share(&self, process: &str) -> Option<Duration> {
+        let shares = self.costs.iter().flat_map(|c| &c.shares);
+        shares
+            .filter(|(name, _)| name == process)
+            .map(|(_, cpu)| *cpu)
+            .min()
+    }
+
     /// Fewest bytes added.
     pub fn added(&self) -> Option<u64> {
         self.added.iter().copied().min()
@@ -62,6 +74,8 @@ pub struct Row {
 pub enum Tool {
     /// Ours: coordinator and agent as two processes.
     Holdfast(Box<Holdfast>),
+    /// Ours, both in one process.
+    Embedded(Embedded),
     /// A peer.
     Peer(PeerRepo),
 }
@@ -70,6 +84,7 @@ impl Tool {
     fn name(&self) -> String {
         match self {
             Tool::Holdfast(_) => "holdfast".into(),
+            Tool::Embedded(_) => "holdfast, one process".into(),
             Tool::Peer(repo) => repo.peer.name().into(),
         }
     }
@@ -77,6 +92,7 @@ impl Tool {
     fn backup(&mut self, source: &Path) -> io::Result<Cost> {
         match self {
             Tool::Holdfast(holdfast) => holdfast.backup(),
+            Tool::Embedded(embedded) => embedded.backup(source),
             Tool::Peer(repo) => repo.backup(source),
         }
     }
@@ -84,6 +100,7 @@ impl Tool {
     fn restore(&self, source: &Path, target: &Path, over: Over) -> io::Result<Cost> {
         match self {
             Tool::Holdfast(holdfast) => holdfast.restore(target, over == Over::Identical),
+            Tool::Embedded(embedded) => embedded.restore(target, over == Over::Identical),
             Tool::Peer(repo) => repo.restore(source, target),
         }
     }
@@ -91,7 +108,15 @@ impl Tool {
     fn bytes(&self) -> io::Result<u64> {
         match self {
             Tool::Holdfast(holdfast) => holdfast.bytes(),
+            Tool::Embedded(embedded) => embedded.bytes(),
             Tool::Peer(repo) => repo.bytes(),
+        }
+    }
+
+    fn state(&self) -> Option<[u64; 3]> {
+        match self {
+            Tool::Holdfast(holdfast) => holdfast.state().ok(),
+            _ => None,
         }
     }
 }
@@ -113,6 +138,8 @@ pub struct Plan {
     pub peers: Vec<Peer>,
     /// Rounds per step.
     pub rounds: usize,
+    /// Whether sources lie on a tmpfs while they are measured: warm, whatever the kernel reclaims.
+    pub tmpfs: bool,
     /// Directory with our binaries.
     pub bin: PathBuf,
 }
@@ -144,8 +171,13 @@ impl Plan {
     /// Runs the steps on `source` with all tools, interleaved, `rounds` times with fresh repositories.
     pub fn scenario(&self, source: &Path, steps: &[Step<'_>]) -> io::Result<Vec<Row>> {
         let mut rows: Vec<Row> = Vec::new();
+        let resident = self.tmpfs.then(|| Resident::of(source, &self.scratch));
+        let resident = resident.transpose()?;
+        let source = resident.as_ref().map_or(source, Resident::path);
         for round in 0..self.rounds {
-            warm(source)?;
+            if resident.is_none() {
+                warm(source)?;
+            }
             let mut tools = self.tools(source)?;
             let mut at = 0;
             for step in steps {
@@ -157,7 +189,8 @@ impl Plan {
                             eprintln!("round {}: {work}: {}", round + 1, tool.name());
                             let cost = tool.backup(source);
                             let added = tool.bytes()?.saturating_sub(before);
-                            record(&mut rows, at, work, &tool.name(), cost, Some(added));
+                            let runs = record(&mut rows, at, work, &tool.name(), cost, Some(added));
+                            runs.state = tool.state();
                         }
                         at += 1;
                     }
@@ -175,6 +208,27 @@ impl Plan {
                 }
             }
         }
+        let _ = std::fs::remove_dir_all(self.scratch.join("repos"));
+        Ok(rows)
+    }
+
+    /// Backs up this many empty files in one directory, twice: for its memory, without peers.
+    pub fn names(&self, count: usize) -> io::Result<Vec<Row>> {
+        let source = Resident::empty(&self.scratch)?;
+        eprintln!("making {count} files in one directory");
+        corpus::names(source.path(), count)?;
+        let repos = self.scratch.join("repos");
+        let mut tool = Tool::Holdfast(Box::new(Holdfast::start(&self.bin, &repos, source.path())?));
+        let mut rows = Vec::new();
+        for (at, work) in ["M: first backup", "M: nothing changed"]
+            .into_iter()
+            .enumerate()
+        {
+            let before = tool.bytes()?;
+            let cost = tool.backup(source.path());
+            let added = tool.bytes()?.saturating_sub(before);
+            record(&mut rows, at, work, &tool.name(), cost, Some(added)).state = tool.state();
+        }
         Ok(rows)
     }
 
@@ -183,6 +237,7 @@ impl Plan {
         let mut tools = vec![Tool::Holdfast(Box::new(Holdfast::start(
             &self.bin, &scratch, source,
         )?))];
+        tools.push(Tool::Embedded(Embedded::create(&self.bin, &scratch)?));
         for peer in &self.peers {
             tools.push(Tool::Peer(PeerRepo::create(*peer, &scratch)?));
         }
@@ -190,14 +245,14 @@ impl Plan {
     }
 }
 
-fn record(
-    rows: &mut Vec<Row>,
+fn record<'a>(
+    rows: &'a mut Vec<Row>,
     at: usize,
     work: &str,
     tool: &str,
     cost: io::Result<Cost>,
     added: Option<u64>,
-) {
+) -> &'a mut Runs {
     if rows.len() <= at {
         rows.resize_with(at + 1, Row::default);
     }
@@ -219,6 +274,7 @@ fn record(
         }
         Err(error) => runs.failed = Some(error.to_string()),
     }
+    runs
 }
 
 /// Reads everything once, so that the first tool does not pay for the disk.
@@ -232,57 +288,5 @@ fn warm(source: &Path) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::other("cannot read the corpus"))
-    }
-}
-
-/// A fresh ext4 on a loop device (as root), or an empty directory.
-pub struct FreshTarget {
-    dir: PathBuf,
-    image: Option<PathBuf>,
-}
-
-impl FreshTarget {
-    /// Makes one below `scratch`.
-    pub fn make(scratch: &Path) -> io::Result<Self> {
-        let dir = scratch.join("target");
-        let image = scratch.join("target.img");
-        let _ = Command::new("umount")
-            .arg(&dir)
-            .stderr(std::process::Stdio::null())
-            .status();
-        let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir)?;
-        if !nix::unistd::geteuid().is_root() {
-            return Ok(Self { dir, image: None });
-        }
-        let script = "set -e; rm -f \"$1\"; truncate -s 16G \"$1\"; mkfs.ext4 -q -F -N 2000000 -E lazy_itable_init=0,lazy_journal_init=0 \"$1\"; mount -o loop \"$1\" \"$0\"; rmdir \"$0/lost+found\"";
-        let done = Command::new("sh")
-            .args(["-c", script])
-            .arg(&dir)
-            .arg(&image)
-            .status()?;
-        if !done.success() {
-            return Err(io::Error::other(
-                "cannot mount a fresh ext4 for the restore",
-            ));
-        }
-        Ok(Self {
-            dir,
-            image: Some(image),
-        })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.dir
-    }
-}
-
-impl Drop for FreshTarget {
-    fn drop(&mut self) {
-        if let Some(image) = &self.image {
-            let _ = Command::new("umount").arg(&self.dir).status();
-            let _ = std::fs::remove_file(image);
-        }
     }
 }

@@ -152,6 +152,13 @@ impl PeerRepo {
     pub fn backup(&mut self, source: &Path) -> io::Result<Cost> {
         self.runs += 1;
         let args = self.backup_args(&source.to_string_lossy());
+        if self.peer == Peer::Bupstash {
+            // It prints the item's id, which a restore needs.
+            let mut command = self.command_named("sh");
+            let script = format!("exec bupstash \"$@\" > {}", self.at("item"));
+            command.args(["-c", &script, "bupstash"]).args(args);
+            return measure::run(self.peer.name(), &mut command, &[], &[0]);
+        }
         measure::run(self.peer.name(), self.command().args(args), &[], &[0, 3])
     }
 
@@ -162,9 +169,12 @@ impl PeerRepo {
             target.to_string_lossy().into_owned(),
         );
         let script = match self.peer {
-            Peer::Restic => format!("restic restore -q latest:{source} --target {to}"),
+            Peer::Restic => format!("restic restore -q latest --target {to}"),
             Peer::Rustic => format!("rustic --no-progress restore latest:{source} {to}"),
-            Peer::Bupstash => format!("bupstash restore -q --into {to} name=bench"),
+            Peer::Bupstash => format!(
+                "bupstash restore -q --into {to} id=$(cat {})",
+                self.at("item")
+            ),
             Peer::Conserve => format!(
                 "conserve restore --no-progress --force-overwrite {} {to}",
                 self.at("repo")

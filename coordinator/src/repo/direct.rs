@@ -1,0 +1,134 @@
+//! Writes a large object past the page cache where the filesystem lets it, and the usual way elsewhere.
+//!
+//! What a backup writes is not read again soon: it should not push the pages of the node's applications
+//! out of memory, and copying it into the page cache is the largest part of what a pack costs to write
+//! (BENCHMARKS.md). Direct writes need aligned memory, offsets and lengths (open(2), "O_DIRECT"), so
+//! parts go through an aligned buffer and the unaligned end is written the usual way. The caller syncs.
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Alignment that all block devices accept.
+const ALIGNMENT: usize = 4096;
+/// One write; a multiple of the alignment.
+const BUFFER_BYTES: usize = 4 << 20;
+/// Smaller objects are not worth it.
+const DIRECT_FROM: usize = 1 << 20;
+
+/// Writes the parts one after the other from the start of a new, empty file.
+pub(super) fn write_parts<'a>(
+    file: &File,
+    parts: impl Iterator<Item = &'a [u8]>,
+    total: usize,
+) -> io::Result<()> {
+    let mut output = Output {
+        file,
+        offset: 0,
+        direct: total >= DIRECT_FROM && set_direct(file, true).is_ok(),
+    };
+    if !output.direct {
+        return parts.into_iter().try_for_each(|part| output.write(part));
+    }
+    let mut memory = vec![0; BUFFER_BYTES.min(total) + 2 * ALIGNMENT];
+    let start = memory.as_ptr().align_offset(ALIGNMENT);
+    let length = (memory.len() - start) / ALIGNMENT * ALIGNMENT;
+    let buffer = &mut memory[start..start + length];
+    let mut filled = 0;
+    for mut part in parts {
+        while !part.is_empty() {
+            let take = part.len().min(length - filled);
+            buffer[filled..filled + take].copy_from_slice(&part[..take]);
+            filled += take;
+            part = &part[take..];
+            if filled == length {
+                output.write(buffer)?;
+                filled = 0;
+            }
+        }
+    }
+    let aligned = filled / ALIGNMENT * ALIGNMENT;
+    output.write(&buffer[..aligned])?;
+    output.buffered()?;
+    output.write(&buffer[aligned..filled])
+}
+
+struct Output<'a> {
+    file: &'a File,
+    offset: u64,
+    direct: bool,
+}
+
+impl Output<'_> {
+    /// Some filesystems take the flag and refuse the write.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self.file.write_all_at(bytes, self.offset) {
+            Err(error) if self.direct && is_refusal(&error) => {
+                self.buffered()?;
+                self.file.write_all_at(bytes, self.offset)?;
+            }
+            written => written?,
+        }
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn buffered(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.direct) {
+            set_direct(self.file, false)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+fn set_direct(file: &File, on: bool) -> rustix::io::Result<()> {
+    let mut flags = fcntl_getfl(file)?;
+    flags.set(OFlags::DIRECT, on);
+    fcntl_setfl(file, flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_cut_into_parts_gives_the_same_file() {
+        let whole: Vec<u8> = (0..9_500_001_u32).map(|n| (n * n >> 7) as u8).collect();
+        for total in [0, 1, 4095, 1 << 20, (1 << 20) + 1, 4 << 20, 9_500_001] {
+            for cut in [1000, 4096, 1 << 20, 7_000_000] {
+                let file = tempfile::tempfile().unwrap();
+                write_parts(&file, whole[..total].chunks(cut), total).unwrap();
+                let mut read = vec![0; total];
+                file.read_exact_at(&mut read, 0).unwrap();
+                assert!(read == whole[..total], "{total} in parts of {cut}");
+                assert_eq!(file.metadata().unwrap().len(), total as u64);
+                assert!(!fcntl_getfl(&file).unwrap().contains(OFlags::DIRECT));
+            }
+        }
+    }
+
+    #[test]
+    fn a_filesystem_that_refuses_gets_the_usual_writes() {
+        // A pipe's end takes the flag as something else, a file on procfs not at all: what matters is
+        // that a refused write falls back. An unaligned offset is refused by every filesystem.
+        let file = tempfile::tempfile().unwrap();
+        let mut output = Output {
+            file: &file,
+            offset: 1,
+            direct: set_direct(&file, true).is_ok(),
+        };
+        output.write(b"abc").unwrap();
+        assert!(!output.direct);
+        let mut read = [0; 4];
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(&read, b"\0abc");
+    }
+}
