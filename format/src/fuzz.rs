@@ -9,7 +9,7 @@ use crate::codec::{decode_entry, decode_problem, encode_entry, encode_problem};
 use crate::content::{ContentCutter, Piece};
 use crate::deletion::DeletionRecord;
 use crate::frame::{Codec, Frame, open_payload};
-use crate::id::{PackId, RepositoryId};
+use crate::id::{DomainId, PackId, RepositoryId};
 use crate::keys::{DomainKeys, IdKey, Kek, SealingMaster};
 use crate::keyslot::KeySlot;
 use crate::mark::MarkRecord;
@@ -17,7 +17,11 @@ use crate::names::ObjectName;
 use crate::pack::{Trailer, decode_footer, open_pack};
 use crate::path::RelPath;
 use crate::repository::RepositoryConfig;
-use crate::seal::{Header, KeyMaterial, ObjectKind, open_object};
+use crate::seal::{Header, KeyMaterial, KeyRef, ObjectKind, open_object};
+use crate::segment::{
+    decode_block, decode_segment_footer, decode_segment_trailer, encode_block,
+    encode_segment_footer, open_segment,
+};
 use crate::snapshot::Snapshot;
 use crate::stamp::Stamp;
 use crate::wire::{
@@ -42,6 +46,9 @@ pub const TARGETS: &[Target] = &[
     ("sealed_object", sealed_object),
     ("pack", pack),
     ("pack_footer", pack_footer),
+    ("segment", segment),
+    ("segment_footer", segment_footer),
+    ("segment_block", segment_block),
     ("frame_payload", frame_payload),
     ("tree_node", crate::tree::fuzz_one),
     ("list_node", crate::list::fuzz_one),
@@ -147,6 +154,38 @@ pub fn pack_footer(data: &[u8]) {
         ObjectKind::MixedPack,
     ] {
         drop(decode_footer(kind, data));
+    }
+}
+
+/// A whole index segment, under its right name.
+pub fn segment(data: &[u8]) {
+    let id = blake3::hash(data).into();
+    let master = SealingMaster::from_bytes(0, [0; 32]);
+    let key_for = |_: &_| Some(KeyMaterial::Master(&master));
+    drop(open_segment(&REPOSITORY, &id, key_for, data));
+    drop(decode_segment_trailer(data));
+}
+
+/// The plain bytes of a segment's footer.
+pub fn segment_footer(data: &[u8]) {
+    let header = Header {
+        kind: ObjectKind::Segment,
+        key: KeyRef::Domain {
+            domain: DomainId::from_bytes([0; 16]),
+            generation: 1,
+            master: 1,
+        },
+        salt: [0; 32],
+    };
+    if let Ok(footer) = decode_segment_footer(&header, data) {
+        assert_eq!(encode_segment_footer(&header, &footer).as_deref(), Ok(data));
+    }
+}
+
+/// The plain bytes of a segment's block.
+pub fn segment_block(data: &[u8]) {
+    if let Ok(items) = decode_block(data) {
+        assert_eq!(encode_block(&items), data);
     }
 }
 

@@ -24,6 +24,7 @@ pub mod pack;
 pub mod path;
 pub mod repository;
 pub mod seal;
+pub mod segment;
 pub mod snapshot;
 pub mod stamp;
 pub mod stats;

@@ -220,7 +220,7 @@ pub const fn trailer_bytes() -> usize {
 }
 
 impl Trailer {
-    fn encode(&self) -> [u8; TRAILER_BYTES] {
+    pub(crate) fn encode(&self) -> [u8; TRAILER_BYTES] {
         let mut out = [0; TRAILER_BYTES];
         out[..4].copy_from_slice(&self.frame_count.to_le_bytes());
         out[4..8].copy_from_slice(&self.footer_length.to_le_bytes());
@@ -230,23 +230,29 @@ impl Trailer {
 
     /// The trailer in the last `trailer_bytes()` of a pack.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut reader = Reader::new("pack trailer", bytes);
-        let (frame_count, footer_length) = (reader.u32()?, reader.u32()?);
-        let header = Header::decode(reader.take(HEADER_BYTES)?)?;
-        reader.finish()?;
-        if !header.kind.is_pack() {
+        let trailer = Self::decode_any(bytes)?;
+        if !trailer.header.kind.is_pack() {
             return Err(FormatError::WrongKind {
                 expected: "pack",
-                found: header.kind.name(),
+                found: trailer.header.kind.name(),
             });
         }
         check_limit(
             "frames of a pack",
-            u64::from(frame_count),
+            u64::from(trailer.frame_count),
             MAX_PACK_FRAMES as u64,
         )?;
+        Ok(trailer)
+    }
+
+    /// The trailer of a pack or of another object that ends like one.
+    pub(crate) fn decode_any(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut reader = Reader::new("trailer", bytes);
+        let (frame_count, footer_length) = (reader.u32()?, reader.u32()?);
+        let header = Header::decode(reader.take(HEADER_BYTES)?)?;
+        reader.finish()?;
         let limit = MAX_FOOTER_BYTES + TAG_BYTES;
-        check_limit("footer of a pack", u64::from(footer_length), limit as u64)?;
+        check_limit("footer", u64::from(footer_length), limit as u64)?;
         Ok(Self {
             header,
             frame_count,
@@ -352,7 +358,7 @@ pub fn reopen_frame(
     Ok(frame)
 }
 
-fn check_kind(pack: ObjectKind, items: ItemKind) -> Result<(), FormatError> {
+pub(crate) fn check_kind(pack: ObjectKind, items: ItemKind) -> Result<(), FormatError> {
     match (pack, items) {
         (ObjectKind::DataPack, ItemKind::Chunk)
         | (ObjectKind::TreePack, ItemKind::Node)
