@@ -167,6 +167,9 @@ fn every_id_is_found_in_the_block_that_its_fence_names() {
             }
         }
     }
+    for fence in &footer.fences {
+        assert!(find(&segment, &fence.first).is_some());
+    }
     assert_eq!(find(&segment, &[0; 32]), None);
     assert_eq!(find(&segment, &[0xff; 32]), None);
     assert_eq!(open(&segment.id, &segment.bytes).unwrap(), packs);
@@ -236,4 +239,64 @@ fn a_segment_that_lies_about_a_pack_is_refused() {
     assert!(built.is_err(), "another generation");
     let twice = vec![good.clone(), good];
     assert!(build_segment(&REPOSITORY, key(1, 3), &master(), [5; 32], twice).is_err());
+}
+
+#[test]
+fn a_block_that_is_not_where_its_fence_says_is_refused() {
+    let packs = vec![pack(1, ItemKind::Chunk, &[vec![3; 1500]], u64::MAX)];
+    let items = sorted_items(&packs).unwrap();
+    type Lie = fn(&mut Vec<Vec<SegmentItem>>, &mut Vec<[u8; 32]>);
+    let lies: [(&str, bool, Lie); 4] = [
+        ("none", true, |_, _| ()),
+        ("a fence below its block", false, |_, firsts| {
+            firsts[1] = firsts[0]
+        }),
+        ("a block that is not full", false, |blocks, firsts| {
+            let item = blocks[0].pop().unwrap();
+            blocks[1].insert(0, item);
+            firsts[1] = item.id;
+        }),
+        ("blocks the other way round", false, |blocks, _| {
+            blocks.reverse()
+        }),
+    ];
+    for (what, fine, lie) in lies {
+        let mut blocks: Vec<Vec<SegmentItem>> =
+            items.chunks(BLOCK_ITEMS).map(<[_]>::to_vec).collect();
+        let mut firsts = blocks.iter().map(|block| block[0].id).collect();
+        lie(&mut blocks, &mut firsts);
+        let header = Header {
+            kind: ObjectKind::Segment,
+            key: key(1, 3),
+            salt: [5; 32],
+        };
+        let master = master();
+        let mut sealer = Sealer::new(&REPOSITORY, &header, KeyMaterial::Master(&master));
+        let mut out = header.encode().to_vec();
+        let mut fences = Vec::new();
+        for (number, (block, first)) in (0..).zip(blocks.iter().zip(firsts)) {
+            let sealed = sealer.seal(number, &encode_block(block)).unwrap();
+            let stored_length = sealed.len() as u32;
+            fences.push(Fence {
+                first,
+                stored_length,
+            });
+            out.extend(sealed);
+        }
+        let footer = SegmentFooter {
+            packs: packs.iter().map(|pack| covered(pack).unwrap()).collect(),
+            fences,
+        };
+        let plain = encode_segment_footer(&header, &footer).unwrap();
+        let sealed = sealer.seal(FOOTER_NUMBER, &plain).unwrap();
+        let trailer = Trailer {
+            header,
+            frame_count: footer.fences.len() as u32,
+            footer_length: sealed.len() as u32,
+        };
+        out.extend(sealed);
+        out.extend(trailer.encode());
+        let read = open(&blake3::hash(&out).into(), &out);
+        assert_eq!(read.is_ok(), fine, "{what}");
+    }
 }
