@@ -30,6 +30,7 @@ mod sort;
 mod spool;
 pub mod stat;
 mod sys;
+pub mod temporary;
 pub mod upload;
 pub mod volumes;
 

@@ -3,6 +3,7 @@
 //! Names are sorted in memory up to a budget; beyond it sorted runs go to one unlinked temporary
 //! file and are merged as they are read. A name that a filesystem lists twice comes out once.
 
+use crate::temporary;
 use rustix::fs::FileType;
 use std::cmp::Ordering;
 use std::fs::File;
@@ -120,7 +121,7 @@ impl<'d> NameSorter<'d> {
     fn spill(&mut self) -> io::Result<()> {
         self.sort();
         if self.file.is_none() {
-            self.file = Some(tempfile::tempfile_in(self.directory)?);
+            self.file = Some(temporary::file_in(self.directory)?);
         }
         let start = self.end;
         let mut block = Vec::with_capacity(64 * 1024 + RECORD_BYTES);

@@ -4,6 +4,7 @@
 //! before a deeper one begins, and a deeper one is used up first. So long lists go, as one stack,
 //! into an unlinked temporary file, and their room is used again once they are read.
 
+use crate::temporary;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -81,7 +82,7 @@ impl Spool {
 
     fn spill(&mut self, list: &mut Pending) -> io::Result<()> {
         if self.file.is_none() {
-            self.file = Some(tempfile::tempfile_in(&self.directory)?);
+            self.file = Some(temporary::file_in(&self.directory)?);
         }
         if let Some(file) = &self.file {
             file.write_all_at(&list.memory, self.end)?;

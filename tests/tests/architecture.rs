@@ -142,10 +142,11 @@ fn one_folder_per_seam() {
         ("sqlx::", "coordinator/src", &["coordinator/src/catalog"]),
         ("tonic::", "coordinator/src/repo", &[]),
         ("tonic::", "coordinator/src/catalog", &[]),
+        ("redb::", "agent/src", &["agent/src/index"]),
         (
-            "redb::",
+            "tempfile::tempfile",
             "agent/src",
-            &["agent/src/index", "agent/src/backup/scratch.rs"],
+            &["agent/src/temporary.rs"],
         ),
         ("fastcdc::", "format/src", &["format/src/chunker"]),
     ];

@@ -6,11 +6,10 @@
 
 use super::batcher::Batcher;
 use super::item::{Item, LinkKey, Look, Source, Task, hardlink_of};
-use super::scratch::ScratchMap;
 use super::shared::Shared;
 use crate::beneath::Dir;
 use crate::error::{Error, ItemProblem, Result};
-use crate::index::{Cursor, Record};
+use crate::index::{Cursor, Record, ScratchMap};
 use crate::scan::{DirBatch, Failed, Found, Scanned, Scanner};
 use holdfast_format::entry::Kind;
 use holdfast_format::path::{RelPath, escape};
@@ -73,7 +72,7 @@ impl<'a> Compare<'a> {
             cursor,
             host,
             reread,
-            links: ScratchMap::new(LINKS_BYTES),
+            links: ScratchMap::new(LINKS_BYTES, &shared.temporary),
             covered: BTreeMap::new(),
             entered: None,
             batcher,

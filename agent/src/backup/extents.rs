@@ -4,10 +4,13 @@
 //! content is that of the parent, and a file that moves is read again from its start.
 
 use crate::error::{Error, Result};
+use crate::temporary;
 use holdfast_format::entry::Extent;
 use holdfast_format::id::ChunkId;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Extents kept in memory.
 const KEPT: usize = 16 * 1024;
@@ -15,14 +18,34 @@ const KEPT: usize = 16 * 1024;
 const STORED_BYTES: usize = 40;
 
 /// A list of extents, pushed once and read once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Extents {
+    directory: Arc<Path>,
     kept: Vec<Extent>,
     spilled: Option<File>,
     spilled_count: u64,
 }
 
 impl Extents {
+    /// None; a file, if there must be one, lies in `directory`.
+    pub fn new(directory: Arc<Path>) -> Self {
+        Self {
+            directory,
+            kept: Vec::new(),
+            spilled: None,
+            spilled_count: 0,
+        }
+    }
+
+    /// What was `in_memory` of another list.
+    pub fn of_kept(kept: Vec<Extent>) -> Self {
+        Self {
+            kept,
+            // Nothing is pushed to it, so nothing spills.
+            ..Self::new(Path::new("").into())
+        }
+    }
+
     /// Adds one at the end.
     pub fn push(&mut self, extent: Extent) -> Result<()> {
         if self.kept.len() == KEPT {
@@ -34,7 +57,7 @@ impl Extents {
 
     /// Forgets all of them.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.directory.clone());
     }
 
     /// How many there are.
@@ -92,7 +115,10 @@ impl Extents {
         }
         let file = match &mut self.spilled {
             Some(file) => file,
-            None => self.spilled.insert(tempfile::tempfile().map_err(failed)?),
+            None => {
+                let file = temporary::file_in(&self.directory).map_err(failed)?;
+                self.spilled.insert(file)
+            }
         };
         file.write_all(&stored).map_err(failed)?;
         self.spilled_count += self.kept.len() as u64;
@@ -132,6 +158,7 @@ mod tests {
 
     #[test]
     fn any_number_comes_back_in_order() {
+        let directory = tempfile::tempdir().unwrap();
         for count in [0, 1, KEPT, KEPT + 1, 3 * KEPT + 7] {
             let all: Vec<Extent> = (0..count as u64)
                 .map(|n| match n % 5 {
@@ -142,7 +169,7 @@ mod tests {
                     },
                 })
                 .collect();
-            let mut extents = Extents::default();
+            let mut extents = Extents::new(directory.path().into());
             for extent in &all {
                 extents.push(*extent).unwrap();
             }

@@ -103,13 +103,7 @@ impl Groups {
             Kept::Empty => FileContent::Empty,
             Kept::Inline(bytes) => FileContent::Inline(bytes.clone()),
             Kept::AsInParent(path) => FileContent::AsInParent(path.clone()),
-            Kept::Extents(all) => {
-                let mut extents = Extents::default();
-                for extent in all {
-                    extents.push(*extent).ok()?;
-                }
-                FileContent::Extents(extents)
-            }
+            Kept::Extents(all) => FileContent::Extents(Extents::of_kept(all.clone())),
         };
         let stored = Stored {
             entry: first.entry.clone(),

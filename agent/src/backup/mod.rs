@@ -22,7 +22,6 @@ mod problems;
 mod rebuild;
 mod report;
 mod run;
-mod scratch;
 mod sent;
 mod sequence;
 mod session;
@@ -325,6 +324,7 @@ impl Run<'_> {
             self.believe_held.then_some(asker),
             !session.holds_nothing,
             self.progress.clone(),
+            &options.temporary_directory,
             stop.clone(),
         ));
         let ending = shared.clone();

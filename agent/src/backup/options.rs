@@ -72,7 +72,7 @@ impl BackupOptions {
     pub fn new(state_directory: &Path, node: impl Into<String>) -> Self {
         Self {
             index_directory: state_directory.join("index"),
-            temporary_directory: std::env::temp_dir(),
+            temporary_directory: state_directory.join("tmp"),
             node: node.into(),
             boot_id: boot_id(),
             rules: Rules::default(),

@@ -1,13 +1,14 @@
 //! The problems of a run, sent at its end in tree order, however many there are.
 
-use super::scratch::ScratchMap;
 use crate::error::{Error, ItemProblem, Result};
+use crate::index::ScratchMap;
 use crate::upload::Outgoing;
 use holdfast_format::codec::{decode_problem, encode_problem};
 use holdfast_format::path::RelPath;
 use holdfast_format::wire::problem_to_wire;
 use holdfast_proto::v1 as proto;
 use proto::upload_request::Body;
+use std::path::Path;
 
 /// Memory for problems before they move to disk.
 const PROBLEMS_BYTES: usize = 4 << 20;
@@ -26,9 +27,9 @@ pub struct Problems {
 
 impl Problems {
     /// None yet; all of them will have been seen since this time.
-    pub fn new(since_ns: i64) -> Self {
+    pub fn new(since_ns: i64, directory: &Path) -> Self {
         Self {
-            rows: ScratchMap::new(PROBLEMS_BYTES),
+            rows: ScratchMap::new(PROBLEMS_BYTES, directory),
             since_ns,
             carried_over: false,
         }
@@ -44,7 +45,7 @@ impl Problems {
         let mut problem = problem.into_problem(carried_over, self.since_ns);
         let end = problem.detail.floor_char_boundary(DETAIL_BYTES);
         problem.detail.truncate(end);
-        self.rows.insert(key, encode_problem(&problem)?)
+        Ok(self.rows.insert(key, encode_problem(&problem)?)?)
     }
 
     /// Sends all of them; whether any stands for something carried over.

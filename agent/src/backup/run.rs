@@ -109,7 +109,7 @@ impl Pipeline {
                 let scanner = Scanner::new(root, rules, scan);
                 Compare::new(shared, cursor, host, reread, batcher).run(scanner, &volume)
             })?;
-            let problems = Problems::new(started_ns);
+            let problems = Problems::new(started_ns, &shared.temporary);
             let sequencer = Sequencer::new(shared, outgoing, writer, profile, problems);
             let sequence = spawn(scope, shared, priority, "sequence".to_owned(), move || {
                 let sequenced = sequencer.run(&in_order);

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use holdfast_format::chunker::Chunker;
 use holdfast_format::keys::Ids;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
@@ -37,6 +38,8 @@ pub struct Shared {
     pub ask_always: bool,
     /// Counters.
     pub progress: Arc<Progress>,
+    /// Where temporary files are made.
+    pub temporary: Arc<Path>,
     /// Ends this run only.
     pub stop: Cancel,
     failure: Mutex<Option<Error>>,
@@ -53,6 +56,7 @@ impl Shared {
         asker: Option<mpsc::UnboundedSender<Part>>,
         ask_always: bool,
         progress: Arc<Progress>,
+        temporary: &Path,
         stop: Cancel,
     ) -> Self {
         Self {
@@ -65,6 +69,7 @@ impl Shared {
             asker,
             ask_always,
             progress,
+            temporary: temporary.into(),
             stop,
             failure: Mutex::new(None),
         }

@@ -13,11 +13,13 @@
 mod cursor;
 mod meta;
 mod record;
+mod scratch;
 mod writer;
 
 pub use cursor::Cursor;
 pub use meta::Meta;
 pub use record::{Record, trust};
+pub use scratch::ScratchMap;
 pub use writer::Writer;
 
 use holdfast_format::path::RelPath;

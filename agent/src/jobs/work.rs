@@ -7,7 +7,7 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::metrics::AgentMetrics;
 use crate::progress::Progress;
-use crate::restore::{RestoreOptions, RestoreReport, restore};
+use crate::restore::{RestoreOptions, RestoreReport, Target, restore};
 use crate::rules::Rules;
 use crate::settings::ServeSettings;
 use crate::volumes::VolumeCandidate;
@@ -243,7 +243,11 @@ impl Context {
                             since_ns: 0,
                         })
                         .collect(),
-                    detail: report.skipped_lines().collect::<Vec<_>>().join("; "),
+                    detail: report
+                        .skipped_lines()
+                        .chain(report.space.map(|space| space.to_string()))
+                        .collect::<Vec<_>>()
+                        .join("; "),
                     ..Report::default()
                 };
                 self.table.end(job, JobState::Done, last);
@@ -280,7 +284,11 @@ impl Context {
         self.table.begin(job);
         self.metrics.running.inc();
         let channel = self.client.channel();
-        let done = restore(channel, snapshot, path, &target, &options, progress, cancel).await;
+        let place = Target {
+            directory: &target,
+            temporary: &self.settings.backup.temporary_directory,
+        };
+        let done = restore(channel, snapshot, path, place, &options, progress, cancel).await;
         self.metrics.running.dec();
         done
     }

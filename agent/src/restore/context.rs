@@ -12,6 +12,7 @@ use holdfast_format::id::SnapshotId;
 use holdfast_format::keys::Ids;
 use holdfast_format::path::RelPath;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -54,6 +55,8 @@ pub struct Context {
     pub files: OpenFiles,
     /// Where finished inodes are, for hard links.
     pub links: Mutex<Links>,
+    /// Where temporary files of this process go; never the target.
+    pub temporary: Arc<Path>,
     /// The report.
     pub tally: Tally,
     /// Counters for whoever watches.
@@ -93,6 +96,8 @@ pub struct Place {
     pub resumed: bool,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// Where temporary files of this process go; never the target.
+    pub temporary: Arc<Path>,
 }
 
 impl Context {
@@ -105,32 +110,27 @@ impl Context {
         progress: Arc<Progress>,
         cancel: Cancel,
     ) -> Self {
-        let Place {
-            root,
-            mode,
-            resumed,
-            dry_run,
-        } = place;
         Self {
             snapshot: subject.snapshot,
             path: subject.path,
             ids: subject.ids,
-            root,
-            mode,
-            resumed,
-            dry_run,
+            root: place.root,
+            mode: place.mode,
+            resumed: place.resumed,
+            dry_run: place.dry_run,
             policy,
             names,
             dirs: DirCache::default(),
             files: OpenFiles::default(),
-            links: Mutex::default(),
-            tally: Tally::new(dry_run),
+            links: Mutex::new(Links::new(&place.temporary)),
+            temporary: place.temporary,
+            tally: Tally::new(place.dry_run),
             progress,
             cancel,
             stopped: AtomicBool::new(false),
             fatal: Mutex::new(None),
-            marked: Mutex::new(resumed),
-            touched: AtomicBool::new(resumed && !dry_run),
+            marked: Mutex::new(place.resumed),
+            touched: AtomicBool::new(place.resumed && !place.dry_run),
         }
     }
 

@@ -314,6 +314,10 @@ impl TargetDir {
             context
                 .tally
                 .did(action, Some(Kind::Directory), || self.path.clone(), 0);
+            if action == Action::Create {
+                // The target itself.
+                context.tally.needs_no_inode();
+            }
         }
         Ok(())
     }

@@ -104,8 +104,8 @@ struct Planner<'a> {
 
 fn spill_error(source: io::Error) -> Error {
     Error::Io {
-        what: "use a temporary file in",
-        path: std::env::temp_dir().display().to_string(),
+        what: "use a temporary file of the restore",
+        path: String::new(),
         source,
     }
 }
@@ -136,12 +136,12 @@ impl<'a> Planner<'a> {
             link_bytes: 0,
             previous: None,
             long: None,
-            groups: HashRuns::new(),
+            groups: HashRuns::new(&context.temporary),
         }
     }
 
     fn run(&mut self, source: &mut Source) -> Result<()> {
-        let mut walk = Walk::new();
+        let mut walk = Walk::new(&self.context.temporary);
         while let Some(parts) = source.blocking_recv() {
             for part in parts? {
                 if self.context.is_stopped() {
@@ -358,8 +358,10 @@ impl<'a> Planner<'a> {
     fn step(&mut self, step: Step) -> Result<(), WalkError> {
         match step {
             Step::ListingEnds => {
-                if let Some(level) = self.levels.last().filter(|_| self.lost_levels == 0) {
+                if let Some(level) = self.levels.last_mut().filter(|_| self.lost_levels == 0) {
                     extras::clear(self.context, &level.dir, &level.known);
+                    // Directories may be deep and wide: names are kept of one at a time.
+                    level.known.forget();
                 }
             }
             Step::Leave if self.lost_levels > 0 => self.lost_levels -= 1,

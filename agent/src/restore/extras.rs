@@ -31,8 +31,13 @@ impl KnownNames {
     pub fn of(context: &Context, dir: &TargetDir) -> Self {
         let asked = context.mode == Mode::InPlaceDelete && !dir.is_fresh();
         Self {
-            names: asked.then(HashRuns::new),
+            names: asked.then(|| HashRuns::new(&context.temporary)),
         }
+    }
+
+    /// Nobody will ask any more.
+    pub fn forget(&mut self) {
+        self.names = None;
     }
 
     /// The snapshot has this name here.

@@ -360,6 +360,12 @@ impl FileJob {
 
     fn report(&self, context: &Context, action: Action) {
         let (kind, written) = (Some(Kind::File), self.written.load(Ordering::Relaxed));
+        // What is overwritten or replaced gives its room back.
+        let had = self
+            .local
+            .as_ref()
+            .map_or(0, |local| local.stat.allocated_bytes);
+        context.tally.needs(written.saturating_sub(had));
         context.tally.did(action, kind, || self.path(), written);
         context.progress.files.add(1);
         context.progress.content_bytes.add(self.meta.size);

@@ -5,17 +5,26 @@
 use super::spill::{HashRuns, RecordStack};
 use holdfast_format::path::RelPath;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 const ITSELF: u64 = u64::MAX;
 
 /// Finished non-directories by their path in the snapshot.
-#[derive(Default)]
 pub struct Links {
     finished: HashRuns,
     elsewhere: RecordStack,
 }
 
 impl Links {
+    /// None yet; their files, if there must be any, lie in `directory`.
+    pub fn new(directory: &Arc<Path>) -> Self {
+        Self {
+            finished: HashRuns::new(directory),
+            elsewhere: RecordStack::new(directory),
+        }
+    }
+
     /// The path of the snapshot is finished, at the same path below the target.
     pub fn finished(&mut self, path: &RelPath) -> io::Result<()> {
         self.finished.insert(path.as_bytes(), ITSELF)

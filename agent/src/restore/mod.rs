@@ -34,6 +34,7 @@ mod policy;
 mod pool;
 mod prepare;
 mod report;
+mod space;
 mod spill;
 mod walk;
 mod window;
@@ -42,6 +43,7 @@ mod writer;
 pub use plan::IN_PLACE_ABOVE_BYTES;
 pub use policy::Skip;
 pub use report::{Action, Plan, PlanItem, RestoreProblem, RestoreReport};
+pub use space::{Amount, Space};
 
 use crate::beneath::{Root, RootError};
 use crate::client::{self, MAX_MESSAGE_BYTES};
@@ -50,13 +52,14 @@ use crate::{Cancel, Error, Progress};
 use bytes::Bytes;
 use context::{Context, Mode, Place, Subject};
 use holdfast_format::id::SnapshotId;
-use holdfast_format::keys::IdKey;
+use holdfast_format::keys::{IdKey, Ids};
 use holdfast_format::path::RelPath;
 use holdfast_format::wire::Limits;
 use holdfast_proto::v1 as proto;
 use marker::{Names, Standing};
 use policy::Policy;
 use proto::restore_client::RestoreClient;
+use space::Free;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -78,13 +81,22 @@ pub struct RestoreOptions {
     pub dry_run: bool,
 }
 
+/// Where a restore writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'t> {
+    /// The directory that is restored to.
+    pub directory: &'t Path,
+    /// Where unnamed temporary files are made; never in the target.
+    pub temporary: &'t Path,
+}
+
 /// Restores `path` of a snapshot to `target`. Problems of single paths are data in the report; an
 /// error means that the restore did not come to its end, and can be run again to go on.
 pub async fn restore(
     channel: Channel,
     snapshot: SnapshotId,
     path: RelPath,
-    target: &Path,
+    target: Target<'_>,
     options: &RestoreOptions,
     progress: Arc<Progress>,
     cancel: Cancel,
@@ -104,11 +116,8 @@ pub async fn restore(
         inline_limit: opened.inline_limit,
         profile: None,
     };
-    let stats = opened
-        .snapshot
-        .and_then(|info| info.stats)
-        .filter(|_| path.is_root());
-    if let Some(stats) = stats {
+    let stats = opened.snapshot.and_then(|info| info.stats);
+    if let Some(stats) = stats.filter(|_| path.is_root()) {
         progress.total_files.set(stats.files);
         progress.total_bytes.set(stats.content_bytes);
     }
@@ -116,38 +125,102 @@ pub async fn restore(
         what: "open snapshot",
         rule: "the id key does not have 32 bytes".to_owned(),
     })?;
-    let ids = IdKey::from_bytes(key).ids();
-    let subject = Subject {
-        snapshot,
-        path: path.clone(),
-        ids: ids.clone(),
-    };
-    let place = target.to_owned();
-    let chosen = *options;
-    let watched = progress.clone();
-    let stop = cancel.clone();
-    let begun = blocking(move || begin(subject, &place, &chosen, watched, stop)).await??;
-    let (context, resumed) = (Arc::new(begun.0), begun.1);
-
-    let (to, source) = mpsc::channel(ENTRIES_AHEAD);
-    let entries = entries::Entries {
-        client: client.clone(),
+    let work = Work {
+        client,
         snapshot,
         path,
-        ids,
+        ids: IdKey::from_bytes(key).ids(),
         limits,
+        target: target.directory.to_owned(),
+        temporary: target.temporary.into(),
+        cancel,
     };
-    let reading = tokio::spawn(entries.run(to));
-    let pool = Arc::new(pool::Pool::new());
-    let fetcher = fetch::Fetcher::new(context.clone(), client, pool.clone());
-    let working = context.clone();
-    let done = blocking(move || execute::execute(&working, &pool, &fetcher, source)).await;
-    reading.abort();
-    done?;
-    if let Some(error) = context.error() {
-        return Err(error);
+    let free = Free::at(target.directory)?;
+    if options.dry_run {
+        let mut report = work.pass(options, progress).await?;
+        report.space = free.map(|free| Space {
+            needed: report.needed,
+            free: free.amount,
+        });
+        return Ok(report);
     }
-    Ok(context.tally.report(snapshot, target.to_owned(), resumed))
+    // What is deleted makes room that nobody knows the size of.
+    if let Some(free) = free.filter(|_| !options.delete)
+        && !stats.is_some_and(|stats| free.holds(&at_most(&stats)))
+    {
+        // It may not fit: what exactly it takes is found out by doing everything but the writing.
+        let plan = RestoreOptions {
+            dry_run: true,
+            ..*options
+        };
+        let planned = work.pass(&plan, Progress::new()).await?;
+        free.check(&planned.needed, target.directory)?;
+    }
+    work.pass(options, progress).await
+}
+
+/// What a whole snapshot can take at the most, a part of it included; holes count as data.
+fn at_most(stats: &proto::Stats) -> Amount {
+    Amount {
+        bytes: stats.content_bytes,
+        inodes: stats
+            .files
+            .saturating_add(stats.directories)
+            .saturating_add(stats.others),
+    }
+}
+
+/// What a restore is to do, once its snapshot is open.
+struct Work {
+    client: RestoreClient<Channel>,
+    snapshot: SnapshotId,
+    path: RelPath,
+    ids: Ids,
+    limits: Limits,
+    target: PathBuf,
+    temporary: Arc<Path>,
+    cancel: Cancel,
+}
+
+impl Work {
+    /// Goes over all entries once, writing them or only saying what would be written.
+    async fn pass(
+        &self,
+        options: &RestoreOptions,
+        progress: Arc<Progress>,
+    ) -> Result<RestoreReport> {
+        let subject = Subject {
+            snapshot: self.snapshot,
+            path: self.path.clone(),
+            ids: self.ids.clone(),
+        };
+        let (place, temporary) = (self.target.clone(), self.temporary.clone());
+        let (chosen, stop) = (*options, self.cancel.clone());
+        let begun = move || begin(subject, (&place, temporary), &chosen, progress, stop);
+        let begun = blocking(begun).await??;
+        let (context, resumed) = (Arc::new(begun.0), begun.1);
+
+        let (to, source) = mpsc::channel(ENTRIES_AHEAD);
+        let entries = entries::Entries {
+            client: self.client.clone(),
+            snapshot: self.snapshot,
+            path: self.path.clone(),
+            ids: self.ids.clone(),
+            limits: self.limits,
+        };
+        let reading = tokio::spawn(entries.run(to));
+        let pool = Arc::new(pool::Pool::new());
+        let fetcher = fetch::Fetcher::new(context.clone(), self.client.clone(), pool.clone());
+        let working = context.clone();
+        let done = blocking(move || execute::execute(&working, &pool, &fetcher, source)).await;
+        reading.abort();
+        done?;
+        if let Some(error) = context.error() {
+            return Err(error);
+        }
+        let report = &context.tally;
+        Ok(report.report(self.snapshot, self.target.clone(), resumed))
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
@@ -175,7 +248,7 @@ async fn open(
 /// Looks at the target, makes it where it is not there, and puts the marker down.
 fn begin(
     subject: Subject,
-    target: &Path,
+    (target, temporary): (&Path, Arc<Path>),
     options: &RestoreOptions,
     progress: Arc<Progress>,
     cancel: Cancel,
@@ -219,6 +292,7 @@ fn begin(
         mode,
         resumed,
         dry_run: options.dry_run,
+        temporary,
     };
     let context = Context::new(subject, place, policy, names, progress, cancel);
     if matches!(mode, Mode::Fresh) && !options.dry_run {

@@ -296,6 +296,9 @@ fn link_to(context: &Context, dir: &Arc<TargetDir>, item: &Item, place: &RelPath
         context
             .tally
             .did(action, Some(kind), || item.path.clone(), 0);
+        if action == Action::Create {
+            context.tally.needs_no_inode();
+        }
         return Ok(());
     }
     let root = context.root.as_ref().ok_or(Errno::NOENT)?;

@@ -2,6 +2,7 @@
 
 use super::context::lock;
 use super::policy::{Skip, Skipped};
+use super::space::{Amount, Space};
 use crate::error::ItemProblem;
 use holdfast_format::entry::Kind;
 use holdfast_format::id::SnapshotId;
@@ -140,6 +141,10 @@ pub struct RestoreReport {
     pub problem_count: u64,
     /// Of a dry run: what would be done.
     pub plan: Option<Plan>,
+    /// Data and inodes that it takes beyond what it replaces.
+    pub needed: Amount,
+    /// Of a dry run: what it takes and what the target has; `None` where that does not say.
+    pub space: Option<Space>,
 }
 
 impl RestoreReport {
@@ -174,6 +179,8 @@ pub struct Tally {
     problems: Mutex<Vec<RestoreProblem>>,
     problem_count: AtomicU64,
     plan: Option<Mutex<Plan>>,
+    needed_bytes: AtomicU64,
+    needed_inodes: AtomicU64,
 }
 
 impl Tally {
@@ -194,6 +201,9 @@ impl Tally {
         bytes: u64,
     ) {
         self.actions[action as usize].fetch_add(1, Ordering::Relaxed);
+        if action == Action::Create {
+            self.needed_inodes.fetch_add(1, Ordering::Relaxed);
+        }
         let Some(plan) = self.plan.as_ref().filter(|_| action != Action::Keep) else {
             return;
         };
@@ -209,6 +219,16 @@ impl Tally {
         } else {
             plan.more += 1;
         }
+    }
+
+    /// What was (or would be) created last is a further name of an inode.
+    pub fn needs_no_inode(&self) {
+        self.needed_inodes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// So many bytes of data take room that nothing gives back.
+    pub fn needs(&self, bytes: u64) {
+        self.needed_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// A path is left out, or not wholly restored.
@@ -249,6 +269,11 @@ impl Tally {
                 plan.items.sort();
                 plan
             }),
+            needed: Amount {
+                bytes: self.needed_bytes.load(Ordering::Relaxed),
+                inodes: self.needed_inodes.load(Ordering::Relaxed),
+            },
+            space: None,
         }
     }
 }

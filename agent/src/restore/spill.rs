@@ -3,10 +3,14 @@
 //!
 //! The file is made only when there is more than fits; it vanishes with the process, also when killed.
 
+use crate::temporary;
+use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Bytes of a `RecordStack` kept in memory before older ones are written out.
 const TAIL_BYTES: usize = 1 << 20;
@@ -17,8 +21,8 @@ const FENCE_RECORDS: usize = 256;
 const RECORD_BYTES: usize = 16;
 
 /// Records that are appended, read from any position, and cut off from the end.
-#[derive(Default)]
 pub struct RecordStack {
+    directory: Arc<Path>,
     file: Option<File>,
     /// Position of the first byte of `tail`.
     tail_start: u64,
@@ -26,6 +30,16 @@ pub struct RecordStack {
 }
 
 impl RecordStack {
+    /// No records; the file, if there must be one, lies in `directory`.
+    pub fn new(directory: &Arc<Path>) -> Self {
+        Self {
+            directory: directory.clone(),
+            file: None,
+            tail_start: 0,
+            tail: Vec::new(),
+        }
+    }
+
     /// The position one past the last record.
     pub fn end(&self) -> u64 {
         self.tail_start + self.tail.len() as u64
@@ -40,7 +54,7 @@ impl RecordStack {
         if self.tail.len() > TAIL_BYTES {
             let file = match self.file.take() {
                 Some(file) => file,
-                None => tempfile::tempfile()?,
+                None => temporary::file_in(&self.directory)?,
             };
             let written = file.write_all_at(&self.tail, self.tail_start);
             self.file = Some(file);
@@ -100,19 +114,26 @@ struct Run {
 
 /// A map from byte strings to `u64`, by a 64-bit keyed hash that nobody outside can aim at: two
 /// strings share a value with a probability of 2⁻⁶⁴ per pair.
-#[derive(Default)]
 pub struct HashRuns {
+    directory: Arc<Path>,
     keys: RandomState,
-    recent: std::collections::HashMap<u64, u64>,
+    recent: HashMap<u64, u64>,
     file: Option<File>,
     file_bytes: u64,
     runs: Vec<Run>,
 }
 
 impl HashRuns {
-    /// An empty map.
-    pub fn new() -> Self {
-        Self::default()
+    /// An empty map; its file, if there must be one, lies in `directory`.
+    pub fn new(directory: &Arc<Path>) -> Self {
+        Self {
+            directory: directory.clone(),
+            keys: RandomState::new(),
+            recent: HashMap::new(),
+            file: None,
+            file_bytes: 0,
+            runs: Vec::new(),
+        }
     }
 
     /// Remembers `value` for `key`.
@@ -138,7 +159,7 @@ impl HashRuns {
             .collect();
         let file = match self.file.take() {
             Some(file) => file,
-            None => tempfile::tempfile()?,
+            None => temporary::file_in(&self.directory)?,
         };
         let written = file.write_all_at(&bytes, self.file_bytes);
         self.file = Some(file);
@@ -194,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_stack_of_records_reads_back_across_its_file() {
-        let mut stack = RecordStack::default();
+        let directory = tempfile::tempdir().unwrap();
+        let mut stack = RecordStack::new(&directory.path().into());
         let record = |n: u32| vec![n as u8; 100 + (n % 7) as usize];
         let mut positions = Vec::new();
         for n in 0..50_000 {
@@ -218,7 +240,8 @@ mod tests {
 
     #[test]
     fn hashes_are_found_in_memory_and_in_runs() {
-        let mut runs = HashRuns::new();
+        let directory = tempfile::tempdir().unwrap();
+        let mut runs = HashRuns::new(&directory.path().into());
         let total = RUN_RECORDS as u64 * 2 + 1000;
         for n in 0..total {
             runs.insert(&n.to_le_bytes(), n).unwrap();

@@ -8,6 +8,8 @@ use super::spill::RecordStack;
 use holdfast_format::path::RelPath;
 use std::cmp::Ordering;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 /// What to do next; in order.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,8 +56,8 @@ fn directory_order(a: &RelPath, b: &RelPath) -> Ordering {
 }
 
 impl Walk {
-    /// In the root directory, whose children come next.
-    pub fn new() -> Self {
+    /// In the root directory, whose children come next. Its file, if there must be one, lies in `directory`.
+    pub fn new(directory: &Arc<Path>) -> Self {
         let root = Level {
             path: RelPath::root(),
             start: 0,
@@ -65,7 +67,7 @@ impl Walk {
         };
         Self {
             levels: vec![root],
-            records: RecordStack::default(),
+            records: RecordStack::new(directory),
             last: None,
             tolerant: false,
         }

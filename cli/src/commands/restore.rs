@@ -7,7 +7,7 @@ use crate::failure::{Exit, Failure, Outcome, chain, exit_of};
 use crate::output::{self, bytes};
 use crate::progress::Progress as Shown;
 use crate::signals;
-use holdfast_agent::restore::{Action, RestoreOptions, RestoreReport, restore};
+use holdfast_agent::restore::{Action, RestoreOptions, RestoreReport, Target, restore};
 use holdfast_agent::{Cancel, Progress};
 use holdfast_format::id::hex;
 use holdfast_format::path::escape;
@@ -34,11 +34,16 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
         special: options.special,
         dry_run: options.dry_run,
     };
+    let state = connected.agent_state.as_deref();
+    let temporary = state.map_or_else(std::env::temp_dir, |state| state.join("tmp"));
     let work = restore(
         connected.channel.clone(),
         id,
         selection.path,
-        &target,
+        Target {
+            directory: &target,
+            temporary: &temporary,
+        },
         &how,
         progress.clone(),
         cancel.clone(),
@@ -93,8 +98,13 @@ fn print(global: &Global, options: &Restore, report: &RestoreReport) -> Outcome<
                 "written_bytes": report.written_bytes, "problem_count": report.problem_count,
                 "problems": report.problems.iter().map(|p| json!({"path": p.path, "reason": p.problem.reason, "detail": p.problem.detail})).collect::<Vec<_>>(),
                 "skipped": report.skipped_lines().collect::<Vec<_>>(), "plan": plan,
+                "needed_bytes": report.space.map(|s| s.needed.bytes), "needed_inodes": report.space.map(|s| s.needed.inodes),
+                "free_bytes": report.space.map(|s| s.free.bytes), "free_inodes": report.space.map(|s| s.free.inodes),
             }),
         );
+    }
+    if let Some(space) = report.space.filter(|_| !global.quiet) {
+        eprintln!("note: {space}");
     }
     for line in report.skipped_lines() {
         eprintln!("note: {line}");

@@ -152,13 +152,12 @@ async fn a_damaged_parent_makes_a_whole_snapshot_without_one() {
         "{told}"
     );
     assert_eq!(report.counters.files_read, 51);
-    let state = bench.fake.state();
-    assert_eq!(
-        state.new_chunk_bytes, 3000,
-        "what the volume holds is not sent"
-    );
-    assert_eq!(state.put.len(), 51 + 6, "nothing is taken from the parent");
-    drop(state);
+    let (sent, put) = {
+        let state = bench.fake.state();
+        (state.new_chunk_bytes, state.put.len())
+    };
+    assert_eq!(sent, 3000, "what the volume holds is not sent");
+    assert_eq!(put, 51 + 6, "nothing is taken from the parent");
     assert_eq!(report.problems(), 0);
     // The next run builds on the new snapshot.
     bench.fake.state().damaged.clear();

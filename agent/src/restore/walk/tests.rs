@@ -9,7 +9,7 @@ type Never = io::Error;
 /// Runs a stream of (path, is directory); what was accepted, refused, and all steps.
 fn run(stream: &[(&str, bool)], tolerant: bool) -> (Vec<String>, Vec<String>, Vec<String>) {
     let (mut accepted, mut refused, mut steps) = (Vec::new(), Vec::new(), Vec::new());
-    let mut walk = Walk::new();
+    let mut walk = Walk::new(&std::env::temp_dir().into());
     if tolerant {
         walk.tolerate_missing_parents();
     }

@@ -2,9 +2,13 @@
 //!
 //! For what is small on almost every volume and large on a few: names of linked inodes, problems.
 
-use crate::error::{Error, Result};
+use super::IndexError;
+use crate::temporary;
 use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+type Result<T, E = IndexError> = std::result::Result<T, E>;
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 const CACHE_BYTES: usize = 4 << 20;
@@ -17,6 +21,7 @@ pub struct ScratchMap {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     bytes: usize,
     limit_bytes: usize,
+    directory: PathBuf,
     store: Option<Store>,
 }
 
@@ -33,12 +38,13 @@ impl std::fmt::Debug for Store {
 }
 
 impl ScratchMap {
-    /// An empty map that uses about so much memory.
-    pub fn new(limit_bytes: usize) -> Self {
+    /// An empty map that uses about so much memory, and beyond it a file in `directory`.
+    pub fn new(limit_bytes: usize, directory: &Path) -> Self {
         Self {
             rows: BTreeMap::new(),
             bytes: 0,
             limit_bytes,
+            directory: directory.to_owned(),
             store: None,
         }
     }
@@ -78,7 +84,10 @@ impl ScratchMap {
     }
 
     /// Gives every row in order and empties the map.
-    pub fn drain(&mut self, mut give: impl FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub fn drain<E: From<IndexError>>(
+        &mut self,
+        mut give: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         if self.store.is_some() {
             self.spill()?;
             let Some(transaction) = self.transaction() else {
@@ -93,7 +102,7 @@ impl ScratchMap {
         for (key, value) in &self.rows {
             give(key, value)?;
         }
-        *self = Self::new(self.limit_bytes);
+        *self = Self::new(self.limit_bytes, &self.directory);
         Ok(())
     }
 
@@ -103,7 +112,7 @@ impl ScratchMap {
 
     fn spill(&mut self) -> Result<()> {
         if self.store.is_none() {
-            let file = tempfile::tempfile().map_err(failed)?;
+            let file = temporary::file_in(&self.directory).map_err(failed)?;
             let database = Database::builder()
                 .set_cache_size(CACHE_BYTES)
                 .create_file(file)
@@ -136,8 +145,8 @@ impl Drop for Store {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
-    Error::Index {
+fn failed(error: impl std::fmt::Display) -> IndexError {
+    IndexError::Store {
         what: "keep a large table in a temporary file",
         detail: error.to_string(),
     }
@@ -149,8 +158,9 @@ mod tests {
 
     #[test]
     fn is_a_map_below_and_above_its_bound() {
+        let directory = tempfile::tempdir().unwrap();
         for limit in [1 << 20, 4000] {
-            let mut map = ScratchMap::new(limit);
+            let mut map = ScratchMap::new(limit, directory.path());
             let mut model = BTreeMap::new();
             for n in 0..1000u32 {
                 let key = (n * 7919 % 500).to_be_bytes().to_vec();
@@ -166,7 +176,7 @@ mod tests {
             let mut all = Vec::new();
             map.drain(|key, value| {
                 all.push((key.to_vec(), value.to_vec()));
-                Ok(())
+                Ok::<(), IndexError>(())
             })
             .unwrap();
             assert!(all == model.into_iter().collect::<Vec<_>>());
