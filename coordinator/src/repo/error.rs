@@ -208,6 +208,11 @@ impl RepoError {
         }
     }
 
+    /// Whether it is about one object only, so that the others may be read on.
+    pub(super) fn is_of_object(&self) -> bool {
+        self.is_damage() || matches!(self, RepoError::Unsupported { .. } | RepoError::Format(_))
+    }
+
     /// Whether stored bytes are missing or not what they must be; trying again does not help.
     pub fn is_damage(&self) -> bool {
         matches!(

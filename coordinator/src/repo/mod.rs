@@ -3,7 +3,7 @@
 //! [`Repository`] ties a store to its parameters and keys. What is written goes through [`Writer`], what
 //! is read of packs through [`Reader`]; [`claim`] says whether this process may write at all.
 //!
-//! `rebuild → reconcile → reader → cache`; `keyring, snapshots, marks, kek → writer → claim → store → connect → local → direct, url`.
+//! `rebuild → reconcile → segments, reader → cache`; `keyring, snapshots, marks, kek → writer → claim → store → connect → local → direct, url`.
 
 pub mod cache;
 pub mod claim;
@@ -19,6 +19,7 @@ mod reader;
 pub mod rebuild;
 pub mod reconcile;
 mod retry;
+mod segments;
 pub mod snapshots;
 mod store;
 mod url;

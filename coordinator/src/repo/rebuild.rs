@@ -1,17 +1,31 @@
 //! Builds a catalog from the store alone: what a lost or damaged one is replaced with. Until the new one
-//! is whole nothing in the state directory changes, and nothing in the store ever does.
+//! is whole nothing in the state directory changes. In the store nothing does, but that index segments
+//! may be added, so that the next rebuild reads few objects in place of every pack's footer.
 //!
 //! What only the catalog knew is not there afterwards: open sessions, which begin again, and what
 //! volumes hold, which costs uploads of chunks that the repository has and stores once.
 
 use crate::catalog::{Catalog, CatalogError, DirLock};
 use crate::repo::Repository;
-use crate::repo::reconcile::{Progress, ReconcileError, Reconciled, reconcile};
+use crate::repo::reconcile::{Index, Progress, ReconcileError, Reconciled, reconcile_new};
 use holdfast_format::id::CatalogId;
 use std::path::Path;
 
 /// Directory of a catalog that is being built, inside the state directory.
 const REBUILD_DIR: &str = "rebuild";
+
+/// The same as [`rebuild`], and writes index segments for packs that none covers: for whoever was asked
+/// to rebuild, and may write.
+pub async fn rebuild_and_index(
+    repository: &Repository,
+    dir: &Path,
+    id: CatalogId,
+    now_ns: i64,
+    progress: Progress<'_>,
+) -> Result<(Catalog, Reconciled), ReconcileError> {
+    let index = Index::SegmentsAndMore;
+    rebuild_with(repository, dir, id, now_ns, index, progress).await
+}
 
 /// Builds the catalog of `dir` from the store and opens it. The directory's lock is held throughout, so
 /// no coordinator runs on it. An earlier catalog is kept as `catalog-replaced.db`. The new one has its
@@ -21,6 +35,17 @@ pub async fn rebuild(
     dir: &Path,
     id: CatalogId,
     now_ns: i64,
+    progress: Progress<'_>,
+) -> Result<(Catalog, Reconciled), ReconcileError> {
+    rebuild_with(repository, dir, id, now_ns, Index::Segments, progress).await
+}
+
+async fn rebuild_with(
+    repository: &Repository,
+    dir: &Path,
+    id: CatalogId,
+    now_ns: i64,
+    index: Index,
     progress: Progress<'_>,
 ) -> Result<(Catalog, Reconciled), ReconcileError> {
     let work = dir.join(REBUILD_DIR);
@@ -33,7 +58,7 @@ pub async fn rebuild(
     })
     .await?;
     let catalog = Catalog::create(&work, &repository.id(), id).await?;
-    let built = reconcile(&catalog, repository, now_ns, progress).await;
+    let built = reconcile_new(&catalog, repository, now_ns, index, progress).await;
     let closed = catalog.close().await;
     let found = match built {
         Ok(found) => closed.map(|()| found)?,

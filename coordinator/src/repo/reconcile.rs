@@ -1,34 +1,29 @@
 //! Brings a catalog up to its store: deletion records it has not seen, packs, marks and snapshot records
-//! it does not know, records that are gone. The store is the truth, and nothing is written to it.
+//! it does not know, records that are gone. The store is the truth, and nothing is written to it but, if
+//! asked for, index segments.
 //!
 //! It is run after the repository was claimed and before anything is served. A catalog that was copied
 //! back from an older time is right afterwards; an empty one holds everything that the store tells
 //! (`rebuild`). What cannot be read is reported by name and left where it is.
 
-use crate::catalog::{
-    Catalog, CatalogError, DomainRow, MarkRow, PackImport, PackNo, PackRow, PackState, SnapshotRow,
-    VolumeRow,
-};
+use crate::catalog::{Catalog, CatalogError, DomainRow, MarkRow, SnapshotRow, VolumeRow};
 use crate::repo::error::RepoError;
-use crate::repo::reader::{PackContents, Reader};
 use crate::repo::store::Listed;
 use crate::repo::{Repository, marks, snapshots};
 use futures::{StreamExt, TryStreamExt, stream};
 use holdfast_format::FormatError;
-use holdfast_format::id::{MarkId, PackId, SnapshotId, VolumeId};
+use holdfast_format::id::{MarkId, SnapshotId, VolumeId};
 use holdfast_format::mark::{Mark, MarkRecord};
-use holdfast_format::names::{MARKS, ObjectName, PACKS, SNAPSHOTS};
+use holdfast_format::names::{MARKS, ObjectName, SNAPSHOTS};
 use std::collections::HashSet;
 use std::pin::pin;
+
+mod packs;
 
 /// Requests to the store at a time.
 const CONCURRENCY: usize = 16;
 /// Objects of a listing that are compared at a time.
 const PAGE: usize = 500;
-/// Items of footers that are registered in one transaction, so many or a few more.
-const IMPORT_ITEMS: usize = 100_000;
-/// Packs that are registered in one transaction.
-const IMPORT_PACKS: usize = 256;
 
 /// What keeps a catalog from being brought up.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +37,17 @@ pub enum ReconcileError {
 }
 
 type Result<T, E = ReconcileError> = std::result::Result<T, E>;
+
+/// Where the contents of packs that the catalog does not know are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Index {
+    /// In their footers: there are few.
+    Footers,
+    /// In index segments, and in the footers of packs that none covers.
+    Segments,
+    /// The same, and segments are written for those.
+    SegmentsAndMore,
+}
 
 /// How far it has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +102,12 @@ pub struct Reconciled {
     pub dropped: u64,
     /// Objects that are damaged or missing. None was deleted.
     pub problems: Vec<ObjectProblem>,
+    /// Of the packs that were adopted, those that segments told of.
+    pub from_segments: u64,
+    /// Index segments that were written.
+    pub segments: u64,
+    /// What is of no use and costs time at most: index segments that are damaged or stale.
+    pub notes: Vec<ObjectProblem>,
 }
 
 impl Reconciled {
@@ -111,6 +123,13 @@ impl Reconciled {
         });
     }
 
+    fn note(&mut self, object: impl ToString, detail: impl ToString) {
+        self.notes.push(ObjectProblem {
+            object: object.to_string(),
+            detail: detail.to_string(),
+        });
+    }
+
     /// The value; what is wrong with one object only is reported, and gives none.
     fn readable<T>(
         &mut self,
@@ -119,17 +138,13 @@ impl Reconciled {
     ) -> Result<Option<T>, RepoError> {
         match read {
             Ok(value) => Ok(Some(value)),
-            Err(error) if is_of_object(&error) => {
+            Err(error) if error.is_of_object() => {
                 self.problem(object, error);
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
-}
-
-fn is_of_object(error: &RepoError) -> bool {
-    error.is_damage() || matches!(error, RepoError::Unsupported { .. } | RepoError::Format(_))
 }
 
 /// Makes the catalog agree with the store. Reservations whose record is not in the store stay for the
@@ -141,33 +156,32 @@ pub async fn reconcile(
     now_ns: i64,
     progress: Progress<'_>,
 ) -> Result<Reconciled> {
-    let mut found = Reconciled::default();
     let work = Work {
         catalog,
         repository,
         now_ns,
         progress,
+        index: Index::Footers,
     };
-    let deleted = work.deletions(&mut found).await?;
-    let mut missing = work.packs(&mut found, deleted).await?;
-    let newly = missing.newly_count;
-    if newly > 0 && !deleted {
-        // Another pack may have a copy of what was in them.
-        missing = work.packs(&mut found, true).await?;
-    }
-    for id in missing.packs {
-        let detail = "it is missing in the store; what only it holds is uploaded again";
-        found.problem(ObjectName::Pack(id), detail);
-    }
-    work.marks(&mut found).await?;
-    work.snapshots(&mut found).await?;
-    if newly > 0 || found.deletions > 0 {
-        for reserved in catalog.unpublished().await? {
-            catalog.drop_reservation(&reserved.key).await?;
-            found.dropped += 1;
-        }
-    }
-    Ok(found)
+    work.all().await
+}
+
+/// The same for a catalog that knows little or nothing: reads index segments where they are of use.
+pub(super) async fn reconcile_new(
+    catalog: &Catalog,
+    repository: &Repository,
+    now_ns: i64,
+    index: Index,
+    progress: Progress<'_>,
+) -> Result<Reconciled> {
+    let work = Work {
+        catalog,
+        repository,
+        now_ns,
+        progress,
+        index,
+    };
+    work.all().await
 }
 
 struct Work<'a> {
@@ -175,9 +189,35 @@ struct Work<'a> {
     repository: &'a Repository,
     now_ns: i64,
     progress: Progress<'a>,
+    index: Index,
 }
 
 impl Work<'_> {
+    /// Deletions, packs, marks, snapshots, in this order.
+    async fn all(&self) -> Result<Reconciled> {
+        let mut found = Reconciled::default();
+        let deleted = self.deletions(&mut found).await?;
+        let mut missing = self.packs(&mut found, deleted).await?;
+        let newly = missing.newly_count;
+        if newly > 0 && !deleted {
+            // Another pack may have a copy of what was in them.
+            missing = self.packs(&mut found, true).await?;
+        }
+        for id in missing.packs {
+            let detail = "it is missing in the store; what only it holds is uploaded again";
+            found.problem(ObjectName::Pack(id), detail);
+        }
+        self.marks(&mut found).await?;
+        self.snapshots(&mut found).await?;
+        if newly > 0 || found.deletions > 0 {
+            for reserved in self.catalog.unpublished().await? {
+                self.catalog.drop_reservation(&reserved.key).await?;
+                found.dropped += 1;
+            }
+        }
+        Ok(found)
+    }
+
     fn step(&self, stage: Stage, done_count: u64) {
         (self.progress)(Step { stage, done_count });
     }
@@ -199,112 +239,6 @@ impl Work<'_> {
             }
         }
         Ok(dropped)
-    }
-
-    /// Adopts packs that are not known, and marks known ones that are not listed. `again`: index rows were dropped, of which another known pack may have a copy, so all footers
-    /// are read.
-    async fn packs(&self, found: &mut Reconciled, again: bool) -> Result<MissingPacks> {
-        let reader = Reader::new(self.repository.clone(), 1 << 20, None);
-        let mut listing = pin!(self.repository.store().list_stream(PACKS).chunks(PAGE));
-        let mut listed = Bits::default();
-        let mut done_count = 0;
-        while let Some(page) = listing.next().await {
-            let page = page
-                .into_iter()
-                .collect::<Result<Vec<Listed>, RepoError>>()?;
-            done_count += page.len() as u64;
-            let packs: Vec<(PackId, u64)> = page.into_iter().filter_map(pack_of).collect();
-            let ids: Vec<PackId> = packs.iter().map(|(id, _)| *id).collect();
-            let known = self.catalog.pack_states(&ids).await?;
-            let mut returned = Vec::new();
-            let mut wanted = Vec::new();
-            for (pack, known) in packs.into_iter().zip(known) {
-                match known {
-                    None => wanted.push((pack, Adoption::New)),
-                    // Its object is a left-over of a deletion.
-                    Some((_, PackState::Deleting | PackState::Gone)) => {}
-                    Some((no, state)) => {
-                        listed.set(no.index());
-                        if state == PackState::Missing {
-                            returned.push(no);
-                        }
-                        // Adopting it would revive a condemned one.
-                        if again && state != PackState::Condemned {
-                            wanted.push((pack, Adoption::Again));
-                        }
-                    }
-                }
-            }
-            self.catalog.packs_found(&returned).await?;
-            self.adopt_packs(found, &reader, wanted, &mut listed)
-                .await?;
-            self.step(Stage::Packs, done_count);
-        }
-        self.missing_packs(&listed).await
-    }
-
-    async fn adopt_packs(
-        &self,
-        found: &mut Reconciled,
-        reader: &Reader,
-        wanted: Vec<((PackId, u64), Adoption)>,
-        listed: &mut Bits,
-    ) -> Result<()> {
-        let footers = stream::iter(wanted).map(|((id, size), adoption)| async move {
-            (id, adoption, reader.footer(id, size).await)
-        });
-        let mut footers = pin!(footers.buffer_unordered(CONCURRENCY));
-        let mut imports = Vec::new();
-        let mut items = 0;
-        while let Some((id, adoption, read)) = footers.next().await {
-            let Some(contents) = found.readable(ObjectName::Pack(id), read)? else {
-                continue;
-            };
-            items += contents
-                .frames
-                .iter()
-                .map(|frame| frame.items.len())
-                .sum::<usize>();
-            imports.extend(import_of(contents, self.now_ns));
-            found.packs += u64::from(adoption == Adoption::New);
-            if items >= IMPORT_ITEMS || imports.len() >= IMPORT_PACKS {
-                self.import(&mut imports, listed).await?;
-                items = 0;
-            }
-        }
-        self.import(&mut imports, listed).await
-    }
-
-    async fn import(&self, imports: &mut Vec<PackImport>, listed: &mut Bits) -> Result<()> {
-        self.catalog.import_packs(imports).await?;
-        let ids: Vec<PackId> = imports.drain(..).map(|import| import.pack.id).collect();
-        let states = self.catalog.pack_states(&ids).await?;
-        states
-            .into_iter()
-            .flatten()
-            .for_each(|(no, _)| listed.set(no.index()));
-        Ok(())
-    }
-
-    async fn missing_packs(&self, listed: &Bits) -> Result<MissingPacks> {
-        let mut after: Option<PackNo> = None;
-        let mut missing = MissingPacks::default();
-        loop {
-            let page = self.catalog.packs(after, PAGE as u32).await?;
-            let Some(last) = page.last() else {
-                return Ok(missing);
-            };
-            after = Some(last.no);
-            let expected = [PackState::Live, PackState::Condemned, PackState::Missing];
-            let mut numbers = Vec::new();
-            for pack in page {
-                if expected.contains(&pack.state) && !listed.contains(pack.no.index()) {
-                    numbers.push(pack.no);
-                    missing.packs.push(pack.pack.id);
-                }
-            }
-            missing.newly_count += self.catalog.packs_missing(&numbers).await?;
-        }
     }
 
     async fn marks(&self, found: &mut Reconciled) -> Result<()> {
@@ -429,26 +363,6 @@ impl Work<'_> {
     }
 }
 
-/// Packs that the catalog counts on and the store does not list.
-#[derive(Default)]
-struct MissingPacks {
-    packs: Vec<PackId>,
-    newly_count: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Adoption {
-    New,
-    Again,
-}
-
-fn pack_of(listed: Listed) -> Option<(PackId, u64)> {
-    match listed.name {
-        Some(ObjectName::Pack(id)) => Some((id, listed.size)),
-        _ => None,
-    }
-}
-
 fn mark_of(listed: Listed) -> Option<MarkId> {
     match listed.name {
         Some(ObjectName::Mark(id)) => Some(id),
@@ -460,33 +374,6 @@ fn snapshot_of(listed: Listed) -> Option<(VolumeId, SnapshotId)> {
     match listed.name {
         Some(ObjectName::Snapshot { volume, id }) => Some((volume, id)),
         _ => None,
-    }
-}
-
-fn import_of(contents: PackContents, received_ns: i64) -> Option<PackImport> {
-    Some(PackImport {
-        // A footer that was opened has a pack's header.
-        pack: PackRow::of(contents.id, &contents.header, contents.size, received_ns)?,
-        frames: contents.frames,
-    })
-}
-
-/// A set of dense numbers.
-#[derive(Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn set(&mut self, number: usize) {
-        if self.0.len() <= number / 64 {
-            self.0.resize(number / 64 + 1, 0);
-        }
-        self.0[number / 64] |= 1 << (number % 64);
-    }
-
-    fn contains(&self, number: usize) -> bool {
-        self.0
-            .get(number / 64)
-            .is_some_and(|word| word & (1 << (number % 64)) != 0)
     }
 }
 

@@ -13,6 +13,7 @@ use holdfast_format::mark::MarkRecord;
 use holdfast_format::names::ObjectName;
 use holdfast_format::pack::FinishedPack;
 use holdfast_format::repository::RepositoryConfig;
+use holdfast_format::segment::FinishedSegment;
 use holdfast_format::snapshot::Snapshot;
 
 /// Puts objects. Cheap to clone.
@@ -75,6 +76,12 @@ impl Writer {
         claim.check().await?;
         self.0.put(&ObjectName::Deletion(number), stored).await?;
         claim.check().await
+    }
+
+    /// An index segment. Needs no claim: it is derived, and nothing refers to it.
+    pub async fn segment(&self, segment: &FinishedSegment) -> Result<()> {
+        let name = ObjectName::Segment(segment.id);
+        self.0.put(&name, segment.bytes.clone()).await
     }
 
     /// Sealed keys of a domain generation; before anything that is sealed with them.

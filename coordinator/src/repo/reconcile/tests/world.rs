@@ -1,14 +1,17 @@
 //! A store with a catalog beside it, and backups as sessions make them.
 
 use super::super::*;
-use crate::catalog::{BeginSession, Reservation, VolumeNo};
+use crate::catalog::{BeginSession, PackRow, PackState, Reservation, VolumeNo};
 use crate::repo::kek::generate;
+use crate::repo::reader::{PackContents, Reader};
 use crate::repo::rebuild::rebuild;
 use crate::repo::testing::quick;
 use crate::repo::{CreateOptions, Domain, Store, current};
 use holdfast_format::deletion::DeletionRecord;
 use holdfast_format::frame::FrameBuilder;
-use holdfast_format::id::{CatalogId, ChunkId, IdempotencyKey, NodeId, RepositoryId, SessionId};
+use holdfast_format::id::{
+    CatalogId, ChunkId, IdempotencyKey, NodeId, PackId, RepositoryId, SessionId,
+};
 use holdfast_format::pack::{ItemKind, PackBuilder};
 use holdfast_format::seal::ObjectKind;
 use holdfast_format::snapshot::Snapshot;
