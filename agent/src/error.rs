@@ -183,6 +183,7 @@ impl ItemProblem {
             libc::ENAMETOOLONG => "PathTooLong",
             libc::ESTALE => "Stale",
             libc::EAGAIN => "Busy",
+            libc::E2BIG => "TooLarge",
             libc::EMFILE | libc::ENFILE | libc::ENOMEM => "OutOfResources",
             _ => "ReadFailed",
         };

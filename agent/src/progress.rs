@@ -59,9 +59,13 @@ counters! {
     wire_bytes,
     /// Bytes written to the target of a restore.
     written_bytes,
-    /// Estimate of the files there are; 0: unknown.
+    /// Regular files that nothing more is to be done about.
+    done_files,
+    /// Bytes of regular files that nothing more is to be done about: read, or known not to have changed.
+    done_bytes,
+    /// Regular files there are: an estimate until all have been seen; 0: unknown.
     total_files,
-    /// Estimate of the bytes there are; 0: unknown.
+    /// Bytes of them, in the same way.
     total_bytes,
 }
 
@@ -78,6 +82,7 @@ pub struct Counter(AtomicU64);
 
 impl Counter {
     /// Adds.
+    #[inline]
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }

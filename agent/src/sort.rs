@@ -445,4 +445,43 @@ mod tests {
             assert_eq!(found.file_type, FileType::Directory);
         }
     }
+
+    /// Bytes that a sorter, or a merge of what it wrote, has taken from the allocator.
+    fn taken(arena: &Vec<u8>, slots: &Vec<Slot>) -> usize {
+        arena.capacity() + slots.capacity() * size_of::<Slot>()
+    }
+
+    #[test]
+    fn five_million_names_take_a_bounded_memory() {
+        const NAMES: u64 = 5_000_000;
+        const BUDGET: usize = 1 << 20;
+        // Coprime to the number: every name once, in no order.
+        let name = |n: u64| format!("an-entry-with-a-name-of-some-length-{:07}", n % NAMES);
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let mut sorter = NameSorter::new(directory.path(), BUDGET, Scratch::default());
+        let mut most = 0;
+        for n in 0..NAMES {
+            let n = n * 2_236_067;
+            sorter
+                .push(name(n).as_bytes(), FileType::RegularFile, n)
+                .unwrap();
+            most = most.max(taken(&sorter.arena, &sorter.slots));
+        }
+        // A vector grows by doubling.
+        assert!(most <= 2 * BUDGET, "{most} bytes to sort");
+        let mut sorted = sorter.finish().unwrap();
+        for n in 0..NAMES {
+            let found = sorted.next().unwrap().unwrap();
+            assert_eq!(found.name, name(n).as_bytes());
+            if n % 500_000 == 0
+                && let SortedNames::Merge(merge) = &sorted
+            {
+                let of = |run: &Run| run.buffer.capacity() + run.name.capacity() + size_of::<Run>();
+                let runs: usize = merge.runs.iter().map(of).sum();
+                assert!(runs <= 2 * BUDGET, "{runs} bytes to merge");
+            }
+        }
+        assert!(sorted.next().unwrap().is_none());
+        assert!(matches!(sorted, SortedNames::Merge(_)));
+    }
 }

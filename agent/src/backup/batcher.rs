@@ -35,6 +35,7 @@ pub struct Batcher<'a> {
     slots: Sender<Slot>,
     items: Vec<Item>,
     content_bytes: u64,
+    path_bytes: u64,
     directories: Vec<Arc<Dir>>,
     number: u64,
     idle: u32,
@@ -48,6 +49,7 @@ impl<'a> Batcher<'a> {
             slots,
             items: Vec::new(),
             content_bytes: 0,
+            path_bytes: 0,
             directories: Vec::new(),
             number: 0,
             idle: 0,
@@ -58,6 +60,8 @@ impl<'a> Batcher<'a> {
     pub fn push(&mut self, item: Item) -> Result<()> {
         self.idle = 0;
         let content = content_bytes(&item);
+        // A path may be 32 KiB, and a deep directory may hold any number of them.
+        let path = item.path.as_bytes().len() as u64;
         let dir = match &item.task {
             Task::Look(look) | Task::Link { look, .. } => Some(look.dir.clone()),
             _ => None,
@@ -70,12 +74,14 @@ impl<'a> Batcher<'a> {
         let full = self.items.len() >= MOST_ITEMS
             || content >= LARGE_BYTES
             || self.content_bytes + content > CONTENT_BYTES
+            || self.path_bytes + path > CONTENT_BYTES
             || (new_dir.is_some() && self.directories.len() >= MOST_DIRECTORIES);
         if full {
             self.flush()?;
         }
         self.directories.extend(new_dir);
         self.content_bytes += content;
+        self.path_bytes += path;
         self.items.push(item);
         if content >= LARGE_BYTES {
             self.flush()?;
@@ -103,6 +109,7 @@ impl<'a> Batcher<'a> {
         }
         let number = self.number;
         let cost = self.content_bytes.min(PART_MOST_BYTES)
+            + self.path_bytes
             + self.items.len() as u64 * ITEM_BYTES
             + self.directories.len() as u64 * DIRECTORY_BYTES;
         let permit = self.shared.budget.take(number, cost, &self.shared.stop)?;
@@ -118,6 +125,7 @@ impl<'a> Batcher<'a> {
         });
         self.number += 1;
         self.content_bytes = 0;
+        self.path_bytes = 0;
         self.directories.clear();
         Ok(())
     }

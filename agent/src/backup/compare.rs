@@ -34,6 +34,8 @@ pub struct Compare<'a> {
     /// Mounts that were directories of the volume before: what the index has below them must go.
     covered: BTreeMap<Vec<u8>, RelPath>,
     entered: Option<RelPath>,
+    /// Of a directory that the index does not have: where its inode was, and what lay there.
+    moved: Option<(RelPath, Cursor)>,
     batcher: Batcher<'a>,
     compared: Compared,
 }
@@ -75,6 +77,7 @@ impl<'a> Compare<'a> {
             links: ScratchMap::new(LINKS_BYTES, &shared.temporary),
             covered: BTreeMap::new(),
             entered: None,
+            moved: None,
             batcher,
             compared: Compared::default(),
         }
@@ -109,6 +112,9 @@ impl<'a> Compare<'a> {
         // A walk that was cancelled ends early, and must not look complete.
         self.shared.stop.check()?;
         self.uncover(None)?;
+        let progress = &self.shared.progress;
+        progress.total_files.set(progress.files.get());
+        progress.total_bytes.set(progress.content_bytes.get());
         self.compared.excluded_count = scanner.stats().excluded_count;
         self.compared.boundary_count = scanner.stats().boundary_count;
         self.batcher.finish()?;
@@ -127,6 +133,12 @@ impl<'a> Compare<'a> {
             self.uncover(Some(&path))?;
             self.cursor.enter(&path)?;
             self.entered = Some(path.clone());
+            self.moved = None;
+            if self.cursor.peek()?.is_none()
+                && let Ok(stat) = dir.stat_self()
+            {
+                self.moved = self.cursor.directory_of(stat.ino)?;
+            }
         }
         let mut entries = entries.into_iter().peekable();
         let mut failed = failed.into_iter().peekable();
@@ -263,6 +275,10 @@ impl<'a> Compare<'a> {
             clean = !self.reread.contains(&path);
         }
         let linked = found.stat.nlink > 1 && found.kind != Kind::Directory;
+        let moved = match found.kind {
+            Kind::File if old.is_none() && !linked => self.moved_from(&path, &found)?,
+            _ => None,
+        };
         let first = if linked {
             self.first_name(&path, &found, clean)?
         } else {
@@ -272,6 +288,10 @@ impl<'a> Compare<'a> {
         if let (true, Some(record)) = (clean, &old)
             && record.hardlink == hardlink_of(hardlink)
         {
+            if found.kind == Kind::File {
+                progress.done_files.add(1);
+                progress.done_bytes.add(found.stat.size);
+            }
             return Ok(());
         }
         let mut look = Box::new(Look {
@@ -288,6 +308,12 @@ impl<'a> Compare<'a> {
                 look.content = Source::Parent(path.clone(), record);
                 Task::Look(look)
             }
+            _ if moved.is_some() => {
+                if let Some((from, record)) = moved {
+                    look.content = Source::Parent(from, record);
+                }
+                Task::Look(look)
+            }
             (Some(first), _) if look.found.kind == Kind::File => match first.record(&look) {
                 Some(record) => {
                     look.content = Source::Parent(first.path, record);
@@ -301,6 +327,26 @@ impl<'a> Compare<'a> {
             _ => Task::Look(look),
         };
         self.batcher.push(Item { path, task })
+    }
+
+    /// The path in the parent that has the content of a file in a directory that was renamed: the same
+    /// inode in the same state, down to its ctime, which no program can set.
+    fn moved_from(&mut self, path: &RelPath, found: &Found) -> Result<Option<(RelPath, Record)>> {
+        let Some((directory, there)) = &mut self.moved else {
+            return Ok(None);
+        };
+        let Some(record) = there.find(&found.name)? else {
+            return Ok(None);
+        };
+        let stamp = record.stamp();
+        let same = record.kind == Kind::File
+            && unchanged(stamp.as_ref(), &found.stat.key(), self.host) == Verdict::Unchanged
+            && !self.reread.contains(path);
+        if !same {
+            return Ok(None);
+        }
+        let from = directory.join(&found.name)?;
+        Ok((!self.reread.contains(&from)).then_some((from, record)))
     }
 
     /// What is known of the inode's first name, if this is another one; else this becomes it.

@@ -28,6 +28,8 @@ pub struct Output<'o> {
     chunks: Vec<PartChunk>,
     permit: Option<Permit>,
     parts: usize,
+    /// Bytes of the file at hand that are counted as done.
+    done_bytes: u64,
 }
 
 impl<'o> Output<'o> {
@@ -47,7 +49,27 @@ impl<'o> Output<'o> {
             chunks: Vec::new(),
             permit: None,
             parts: 0,
+            done_bytes: 0,
         }
+    }
+
+    /// The next file begins: nothing of it is done.
+    pub fn begin_file(&mut self) {
+        self.done_bytes = 0;
+    }
+
+    /// The file has been read up to here, perhaps not for the first time.
+    fn reached(&mut self, position: u64) {
+        if let Some(more) = position.checked_sub(self.done_bytes) {
+            self.shared.progress.done_bytes.add(more);
+            self.done_bytes = position;
+        }
+    }
+
+    /// Nothing more is to be done about the file, which was of this size.
+    pub fn end_file(&mut self, size: u64) {
+        self.reached(size);
+        self.shared.progress.done_files.add(1);
     }
 
     /// Adds a chunk.
@@ -167,6 +189,7 @@ pub struct Sink<'s, 'o> {
     began: (usize, usize, usize),
     inline: Option<Bytes>,
     extents: Extents,
+    position: u64,
 }
 
 impl<'s, 'o> Sink<'s, 'o> {
@@ -177,6 +200,7 @@ impl<'s, 'o> Sink<'s, 'o> {
             extents: Extents::new(out.shared.temporary.clone()),
             out,
             inline: None,
+            position: 0,
         }
     }
 
@@ -216,6 +240,7 @@ impl ContentSink for Sink<'_, '_> {
     fn restart(&mut self) {
         self.rewind();
         self.inline = None;
+        self.position = 0;
         self.extents.clear();
     }
 
@@ -230,6 +255,8 @@ impl ContentSink for Sink<'_, '_> {
         if let (Extent::Chunk { id, .. }, Some(bytes)) = (extent, bytes) {
             self.out.push(id, bytes)?;
         }
+        self.position += extent.length();
+        self.out.reached(self.position);
         self.extents.push(extent)
     }
 }

@@ -210,6 +210,9 @@ impl<'a> Sequencer<'a> {
             }
             Some(first) => {
                 if let Some(mut stored) = self.groups.copy(&key, look.old) {
+                    let progress = &self.shared.progress;
+                    progress.done_files.add(1);
+                    progress.done_bytes.add(look.found.stat.size);
                     stored.record.hardlink = hardlink_of(Some(&first));
                     stored.entry.hardlink = Some(first);
                     if let FileContent::Extents(_) | FileContent::Inline(_) = &stored.content

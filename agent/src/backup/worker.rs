@@ -82,7 +82,11 @@ impl<'a> Worker<'a> {
                 },
                 Task::Link { look, first } => Outcome::Link { look, first },
                 Task::Look(look) => {
+                    out.begin_file();
                     let looked = look_at(&mut self.reader, self.class, &mut out, &path, &look);
+                    if look.found.kind == Kind::File {
+                        out.end_file(look.found.stat.size);
+                    }
                     settle(looked, &look)?
                 }
             };
@@ -241,7 +245,7 @@ fn finish(
         mtime_ns: stat.mtime_ns,
         ctime_ns: stat.ctime_ns,
         ino: stat.ino,
-        trust: if stat.nlink > 1 && stat.kind != Kind::Directory {
+        trust: if stat.nlink > 1 || stat.kind == Kind::Directory {
             trust::LINKED
         } else {
             0

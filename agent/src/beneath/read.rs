@@ -10,6 +10,9 @@ use std::mem::MaybeUninit;
 /// Largest list of attribute names (XATTR_LIST_MAX of Linux).
 const XATTR_LIST_MAX: usize = 64 * 1024;
 
+/// Most bytes of all values of one inode that are read; more is `E2BIG`.
+const MAX_XATTRS_BYTES: usize = 16 << 20;
+
 /// An extended attribute as the filesystem has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Xattr {
@@ -113,13 +116,18 @@ fn collect(
         list => list?,
     };
     let mut xattrs = Vec::new();
+    let mut room = MAX_XATTRS_BYTES;
     for name in list.split(|b| *b == 0).filter(|name| is_kept(name)) {
         let limit = holdfast_format::entry::MAX_XATTR_BYTES;
         match grow(256, limit, |buffer| get(name, buffer)) {
-            Ok(value) => xattrs.push(Xattr {
-                name: name.to_vec(),
-                value,
-            }),
+            Ok(value) => {
+                // xfs lets the owner of a file keep hundreds of megabytes in its attributes.
+                room = room.checked_sub(value.len()).ok_or(Errno::TOOBIG)?;
+                xattrs.push(Xattr {
+                    name: name.to_vec(),
+                    value,
+                });
+            }
             // Removed between the list and here, or a name that is listed and cannot be read.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),

@@ -3,9 +3,11 @@
 //! Memory: one block. Directories must be entered in tree order; whatever lies between is passed over.
 
 use super::record::{Block, Record};
-use super::{Fault, IndexError, Rows};
+use super::{Fault, IndexError, Rows, paths_of};
 use holdfast_format::path::RelPath;
 use redb::{Range, ReadOnlyTable};
+use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// Blocks passed over one by one before the store is asked to seek.
 const STEPS_BEFORE_SEEK: usize = 8;
@@ -23,7 +25,8 @@ pub struct Cursor {
 }
 
 struct Opened {
-    table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    table: Arc<ReadOnlyTable<&'static [u8], &'static [u8]>>,
+    inodes: Arc<ReadOnlyTable<&'static [u8], ()>>,
     range: Range<'static, &'static [u8], &'static [u8]>,
 }
 
@@ -47,14 +50,54 @@ impl Cursor {
     }
 
     pub(super) fn new(rows: &Rows) -> Result<Self, IndexError> {
-        let table = rows.blocks()?;
+        let (table, inodes) = (Arc::new(rows.blocks()?), Arc::new(rows.inodes()?));
         let range = table
             .range::<&[u8]>(..)
             .fault("read the first block of the index")?;
         Ok(Self {
-            table: Some(Opened { table, range }),
+            table: Some(Opened {
+                table,
+                inodes,
+                range,
+            }),
             ..Self::empty()
         })
+    }
+
+    /// Where the directory with this inode number was, and a position before its first child there.
+    /// It may be another directory that had the number before: what lies in it must prove itself.
+    pub fn directory_of(&self, ino: u64) -> Result<Option<(RelPath, Self)>, IndexError> {
+        let Some(opened) = &self.table else {
+            return Ok(None);
+        };
+        let Some(path) = paths_of(&opened.inodes, ino)?.into_iter().next() else {
+            return Ok(None);
+        };
+        let mut there = Self {
+            table: Some(Opened {
+                table: opened.table.clone(),
+                inodes: opened.inodes.clone(),
+                range: opened
+                    .table
+                    .range::<&[u8]>(path.children_prefix().as_slice()..)
+                    .fault("seek in the index")?,
+            }),
+            ..Self::empty()
+        };
+        there.enter(&path)?;
+        Ok(Some((path, there)))
+    }
+
+    /// What is known of this child of the directory that was entered; names must ascend.
+    pub fn find(&mut self, name: &[u8]) -> Result<Option<Record>, IndexError> {
+        while let Some((known, record)) = self.peek()? {
+            match known.cmp(name) {
+                Ordering::Less => self.pass(),
+                Ordering::Equal => return Ok(Some(record)),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
     }
 
     /// What is known of the volume's root.

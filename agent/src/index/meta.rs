@@ -1,6 +1,7 @@
 //! What an index describes: which snapshot of which volume, under which rules, seen from which kernel.
 
-use super::record::{Damaged, put, varint};
+use super::record::Damaged;
+use holdfast_format::coding::{Reader, put_bytes, put_varint};
 use holdfast_format::id::{DomainId, SnapshotId, VolumeId};
 
 /// The index's description of itself. An index whose description does not fit the session is
@@ -31,6 +32,8 @@ pub struct Meta {
 }
 
 const VERSION: u8 = 1;
+/// Longest boot id or node name that is believed.
+const MAX_TEXT_BYTES: usize = 4096;
 
 impl Meta {
     /// As bytes, with a checksum.
@@ -46,11 +49,10 @@ impl Meta {
             self.files,
             self.content_bytes,
         ] {
-            put(&mut out, number);
+            put_varint(&mut out, number);
         }
         for text in [&self.boot_id, &self.node] {
-            put(&mut out, text.len() as u64);
-            out.extend_from_slice(text.as_bytes());
+            put_bytes(&mut out, text.as_bytes());
         }
         let sum = blake3::hash(&out);
         out.extend_from_slice(&sum.as_bytes()[..8]);
@@ -63,38 +65,23 @@ impl Meta {
         if blake3::hash(body).as_bytes()[..8] != *sum || body.first() != Some(&VERSION) {
             return Err(Damaged);
         }
-        let mut input = &body[1..];
-        fn array<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], Damaged> {
-            let (head, rest) = input.split_first_chunk::<N>().ok_or(Damaged)?;
-            *input = rest;
-            Ok(*head)
-        }
-        fn text(input: &mut &[u8]) -> Result<String, Damaged> {
-            let length = usize::try_from(varint(input)?).map_err(|_| Damaged)?;
-            let (head, rest) = input.split_at_checked(length).ok_or(Damaged)?;
-            *input = rest;
-            String::from_utf8(head.to_vec()).map_err(|_| Damaged)
-        }
-        let small = |value: u64| u32::try_from(value).map_err(|_| Damaged);
-        let volume = VolumeId::from_bytes(array(&mut input)?);
-        let domain = DomainId::from_bytes(array(&mut input)?);
-        let snapshot = SnapshotId::from_bytes(array(&mut input)?);
+        let mut input = Reader::new("index description", &body[1..]);
+        let volume = VolumeId::from_bytes(input.array()?);
+        let domain = DomainId::from_bytes(input.array()?);
+        let snapshot = SnapshotId::from_bytes(input.array()?);
         let meta = Self {
             volume,
             domain,
             snapshot,
-            generation: small(varint(&mut input)?)?,
-            profile: small(varint(&mut input)?)?,
-            inline_limit: small(varint(&mut input)?)?,
-            files: varint(&mut input)?,
-            content_bytes: varint(&mut input)?,
-            boot_id: text(&mut input)?,
-            node: text(&mut input)?,
+            generation: input.varint32()?,
+            profile: input.varint32()?,
+            inline_limit: input.varint32()?,
+            files: input.varint()?,
+            content_bytes: input.varint()?,
+            boot_id: input.text("text", MAX_TEXT_BYTES)?,
+            node: input.text("text", MAX_TEXT_BYTES)?,
         };
-        if input.is_empty() {
-            Ok(meta)
-        } else {
-            Err(Damaged)
-        }
+        input.finish()?;
+        Ok(meta)
     }
 }

@@ -8,7 +8,7 @@
 //! One process has an index open at a time, and one run uses it at a time.
 //!
 //! Layout: `blocks` maps the key of a directory's children and the first name covered to a packed
-//! block of children; `inodes` has one row per name of an inode with more than one.
+//! block of children; `inodes` has one row per directory, and per name of an inode with more than one.
 
 mod cursor;
 mod meta;
@@ -253,28 +253,10 @@ impl Index {
         Ok(())
     }
 
-    /// The names of an inode that had more than one, in tree order; empty for all others.
+    /// The names of a directory, or of an inode that had more than one, in tree order; empty for all
+    /// others.
     pub fn paths_of(&self, ino: u64) -> Result<Vec<RelPath>, IndexError> {
-        let rows = self.rows()?;
-        let table = rows
-            .transaction
-            .open_table(INODES)
-            .fault("open the index's inodes")?;
-        let start = writer::link_key(ino, &[]);
-        let mut paths = Vec::new();
-        let range = table
-            .range::<&[u8]>(start.as_slice()..)
-            .fault("read the index's inodes")?;
-        for row in range {
-            let (key, _) = row.fault("read the index's inodes")?;
-            let Some(path) = key.value().strip_prefix(start.as_slice()) else {
-                break;
-            };
-            let path =
-                RelPath::from_key(path).map_err(|error| IndexError::Damaged(error.to_string()))?;
-            paths.push(path);
-        }
-        Ok(paths)
+        paths_of(&self.rows()?.inodes()?, ino)
     }
 
     fn rows(&self) -> Result<Rows, IndexError> {
@@ -304,6 +286,12 @@ impl Rows {
             .fault("open the index's blocks")
     }
 
+    fn inodes(&self) -> Result<ReadOnlyTable<&'static [u8], ()>, IndexError> {
+        self.transaction
+            .open_table(INODES)
+            .fault("open the index's inodes")
+    }
+
     fn meta(&self) -> Result<Option<Meta>, IndexError> {
         let table = match self.transaction.open_table(META) {
             Ok(table) => table,
@@ -316,6 +304,28 @@ impl Rows {
             None => Ok(None),
         }
     }
+}
+
+/// See [`Index::paths_of`].
+fn paths_of(
+    inodes: &ReadOnlyTable<&'static [u8], ()>,
+    ino: u64,
+) -> Result<Vec<RelPath>, IndexError> {
+    let start = writer::link_key(ino, &[]);
+    let mut paths = Vec::new();
+    let range = inodes
+        .range::<&[u8]>(start.as_slice()..)
+        .fault("read the index's inodes")?;
+    for row in range {
+        let (key, _) = row.fault("read the index's inodes")?;
+        let Some(path) = key.value().strip_prefix(start.as_slice()) else {
+            break;
+        };
+        let path =
+            RelPath::from_key(path).map_err(|error| IndexError::Damaged(error.to_string()))?;
+        paths.push(path);
+    }
+    Ok(paths)
 }
 
 /// Whether a failure to open means that the file is worth nothing.

@@ -3,6 +3,8 @@
 //! A block holds children of one directory, sorted by name, each coded against the one before it. A
 //! checksum covers the block: a name or digest that rotted on disk is noticed before it is believed.
 
+use holdfast_format::FormatError;
+use holdfast_format::coding::{Reader, put_signed, put_varint};
 use holdfast_format::digest::ContentDigest;
 use holdfast_format::entry::Kind;
 
@@ -45,7 +47,7 @@ pub mod trust {
     pub const INCONSISTENT: u8 = 4;
     /// The bytes had reached the disk when they were read.
     pub const SETTLED: u8 = 8;
-    /// The inode had more than one name.
+    /// The inode had more than one name, or is a directory: it is found by its number.
     pub const LINKED: u8 = 16;
 }
 
@@ -64,6 +66,12 @@ const SAME_OWNER: u8 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("index block is damaged")]
 pub struct Damaged;
+
+impl From<FormatError> for Damaged {
+    fn from(_: FormatError) -> Self {
+        Self
+    }
+}
 
 /// Packs records into a block.
 #[derive(Debug)]
@@ -132,11 +140,11 @@ impl BlockBuilder {
         ]);
         self.bytes.extend_from_slice(&name[shared..]);
         if !same_owner {
-            put(&mut self.bytes, u64::from(record.mode));
-            put(&mut self.bytes, u64::from(record.uid));
-            put(&mut self.bytes, u64::from(record.gid));
+            put_varint(&mut self.bytes, u64::from(record.mode));
+            put_varint(&mut self.bytes, u64::from(record.uid));
+            put_varint(&mut self.bytes, u64::from(record.gid));
         }
-        put(&mut self.bytes, record.size);
+        put_varint(&mut self.bytes, record.size);
         put_signed(
             &mut self.bytes,
             record.ino.wrapping_sub(self.last.ino) as i64,
@@ -216,35 +224,34 @@ impl Block {
         {
             return Err(Damaged);
         }
-        let mut input = &bytes[HEADER_BYTES..];
+        let mut input = Reader::new("index block", &bytes[HEADER_BYTES..]);
         let mut last = ZERO;
         let mut last_name = 0..0;
-        while !input.is_empty() {
-            let [shared, rest, present, kind] = *take::<4>(&mut input)?;
+        while input.remaining() > 0 {
+            let [shared, rest, present, kind] = input.array()?;
             let (shared, rest) = (usize::from(shared), usize::from(rest));
-            if shared > last_name.len() || rest > input.len() || shared + rest > 255 {
+            if shared > last_name.len() || shared + rest > 255 {
                 return Err(Damaged);
             }
             let start = self.names.len();
             self.names
                 .extend_from_within(last_name.start..last_name.start + shared);
-            self.names.extend_from_slice(&input[..rest]);
-            input = &input[rest..];
+            self.names.extend_from_slice(input.take(rest)?);
             last_name = start..self.names.len();
             let (mode, uid, gid) = if present & SAME_OWNER != 0 {
                 (last.mode, last.uid, last.gid)
             } else {
-                (small(&mut input)?, small(&mut input)?, small(&mut input)?)
+                (input.varint32()?, input.varint32()?, input.varint32()?)
             };
-            let size = varint(&mut input)?;
-            let ino = last.ino.wrapping_add(signed(&mut input)? as u64);
-            let ctime_ns = last.ctime_ns.wrapping_add(signed(&mut input)?);
-            let mtime_ns = ctime_ns.wrapping_add(signed(&mut input)?);
+            let size = input.varint()?;
+            let ino = last.ino.wrapping_add(input.signed()? as u64);
+            let ctime_ns = last.ctime_ns.wrapping_add(input.signed()?);
+            let mtime_ns = ctime_ns.wrapping_add(input.signed()?);
             let mut digest = |bit: u8| -> Result<Option<[u8; 16]>, Damaged> {
                 if present & bit == 0 {
                     return Ok(None);
                 }
-                Ok(Some(*take::<16>(&mut input)?))
+                Ok(Some(input.array()?))
             };
             let record = Record {
                 kind: kind_from(kind & 7)?,
@@ -292,45 +299,4 @@ fn kind_from(code: u8) -> Result<Kind, Damaged> {
         7 => Kind::BlockDevice,
         _ => return Err(Damaged),
     })
-}
-
-fn take<'a, const N: usize>(input: &mut &'a [u8]) -> Result<&'a [u8; N], Damaged> {
-    let (head, rest) = input.split_first_chunk::<N>().ok_or(Damaged)?;
-    *input = rest;
-    Ok(head)
-}
-
-/// LEB128.
-pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_signed(out: &mut Vec<u8>, value: i64) {
-    put(out, ((value << 1) ^ (value >> 63)) as u64);
-}
-
-/// Reads what `put` wrote.
-pub(super) fn varint(input: &mut &[u8]) -> Result<u64, Damaged> {
-    let mut value = 0u64;
-    for (at, byte) in input.iter().enumerate().take(10) {
-        value |= u64::from(byte & 0x7f) << (7 * at);
-        if byte & 0x80 == 0 {
-            *input = &input[at + 1..];
-            return Ok(value);
-        }
-    }
-    Err(Damaged)
-}
-
-fn signed(input: &mut &[u8]) -> Result<i64, Damaged> {
-    let value = varint(input)?;
-    Ok((value >> 1) as i64 ^ -((value & 1) as i64))
-}
-
-fn small(input: &mut &[u8]) -> Result<u32, Damaged> {
-    u32::try_from(varint(input)?).map_err(|_| Damaged)
 }

@@ -136,9 +136,9 @@ fn filled(job: &Bytes, state: JobState, view: &ProgressView) -> Report {
         state: state.into(),
         stats: Some(view.stats()),
         total_bytes: view.total_bytes,
-        done_bytes: view.content_bytes,
+        done_bytes: view.done_bytes,
         total_files: view.total_files,
-        done_files: view.files,
+        done_files: view.done_files,
         ..Report::default()
     }
 }

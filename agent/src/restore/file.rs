@@ -369,6 +369,8 @@ impl FileJob {
         context.tally.did(action, kind, || self.path(), written);
         context.progress.files.add(1);
         context.progress.content_bytes.add(self.meta.size);
+        context.progress.done_files.add(1);
+        context.progress.done_bytes.add(self.meta.size);
         let path = self.path();
         let mut links = lock(&context.links);
         let noted = match &self.group {

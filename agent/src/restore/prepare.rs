@@ -334,6 +334,8 @@ fn link_to(context: &Context, dir: &Arc<TargetDir>, item: &Item, place: &RelPath
         .did(action, Some(kind), || item.path.clone(), 0);
     if kind == Kind::File {
         context.progress.files.add(1);
+        context.progress.done_files.add(1);
+        context.progress.done_bytes.add(item.meta.size);
     } else {
         context.progress.others.add(1);
     }

@@ -89,10 +89,17 @@ impl Window {
         std::mem::take(&mut lock(&self.positions).order)
     }
 
-    /// Writes a chunk to all its positions. Its id is checked first; `false` where nobody needs it.
-    pub fn place(&self, context: &Context, id: &ChunkId, bytes: &[u8]) -> bool {
+    /// Gives a chunk to all its positions, each once: `write` takes file and offset, and says `done`
+    /// to the file. The chunk's id is checked first. Nothing happens where nobody needs it.
+    pub fn place(
+        &self,
+        context: &Context,
+        id: &ChunkId,
+        bytes: &[u8],
+        mut write: impl FnMut(Arc<FileJob>, u64),
+    ) {
         if !lock(&self.positions).first.contains_key(id) {
-            return false;
+            return;
         }
         if context.ids.chunk(bytes) != *id {
             self.lose(
@@ -101,7 +108,7 @@ impl Window {
                 "ChunkMismatch",
                 "a chunk does not match its id",
             );
-            return true;
+            return;
         }
         let length = bytes.len() as u64;
         context
@@ -110,14 +117,13 @@ impl Window {
             .fetch_add(length, std::sync::atomic::Ordering::Relaxed);
         self.each(id, |position| {
             if position.length as usize == bytes.len() {
-                position.job.write(context, position.offset, bytes);
+                write(position.job, position.offset);
             } else {
                 let detail = "a chunk has another length than its entry says";
                 position.job.leave_out(context, "ChunkMismatch", detail);
+                position.job.done(context);
             }
-            position.job.done(context);
         });
-        true
     }
 
     /// A chunk will not come: every file that needs it is left out.

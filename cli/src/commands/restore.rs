@@ -51,7 +51,7 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
     let watched = async {
         loop {
             let view = progress.view();
-            shown.update(view.files, view.content_bytes, view.total_bytes);
+            shown.update(view.done_files, view.done_bytes, view.total_bytes);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };

@@ -73,6 +73,12 @@ impl Bench {
         std::thread::sleep(Duration::from_millis(30));
         let report = self.try_run().await.unwrap();
         self.compare();
+        let told = &report.counters;
+        if !report.committed_before {
+            let seen = (told.files, told.content_bytes);
+            assert_eq!((told.done_files, told.done_bytes), seen);
+            assert_eq!((told.total_files, told.total_bytes), seen);
+        }
         report
     }
 

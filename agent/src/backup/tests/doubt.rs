@@ -1,7 +1,10 @@
 //! What is not known for certain is read again, or kept.
 
 use super::bench::{Bench, noise};
+use crate::index::{self, Index};
+use crate::volumes::{Ineligible, IneligibleReason};
 use holdfast_format::path::RelPath;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -182,4 +185,57 @@ async fn damage_that_the_commit_meets_is_worked_around() {
     assert!(report.parent_damage.is_some());
     assert_eq!(bench.fake.state().put.len(), 21);
     assert_eq!(bench.run().await.counters.entries_changed, 0);
+}
+
+/// What is not mounted is refused, never stored empty; what was stored of it stays as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_is_not_mounted_leaves_its_history_alone() {
+    let mut bench = Bench::new().await;
+    bench.write("f", noise(1, 5000));
+    bench.run().await;
+    let path = bench.options.index_directory.join(index::file_name("v"));
+    let described = || Index::open(&path).unwrap().0.meta().cloned();
+    let (before, indexed) = (bench.fake.latest(), described());
+    // The kubelet's directory is there, and nothing is mounted on it.
+    fs::remove_dir_all(bench.at("")).unwrap();
+    fs::create_dir(bench.at("")).unwrap();
+    bench.volume.eligible = Err(Ineligible {
+        reason: IneligibleReason::VolumeNotMounted,
+        detail: "nothing is mounted there".to_owned(),
+    });
+    let error = bench.try_run().await.unwrap_err();
+    assert_eq!(error.reason(), "VolumeNotMounted");
+    assert_eq!(bench.fake.state().snapshots.len(), 1);
+    assert!(bench.fake.latest() == before);
+    assert_eq!(described(), indexed);
+}
+
+/// The mount goes away (or another comes) while it is walked: no snapshot, and the index stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_is_unmounted_during_the_walk_is_not_stored() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let bench = Bench::new().await;
+    let root = bench.at("");
+    let tmpfs = Some("tmpfs");
+    mount(tmpfs, &root, tmpfs, MsFlags::empty(), None::<&str>).unwrap();
+    for n in 0..50 {
+        bench.write(&format!("d{}/f{n}", n % 5), noise(n, 50_000));
+    }
+    bench.run().await;
+    let path = bench.options.index_directory.join(index::file_name("v"));
+    let described = || Index::open(&path).unwrap().0.meta().cloned();
+    let (before, indexed) = (bench.fake.latest(), described());
+    bench.write("d1/new", noise(100, 50_000));
+    let over = root.clone();
+    bench.fake.state().on_upload = Some(Box::new(move || {
+        umount2(&over, MntFlags::MNT_DETACH).unwrap();
+    }));
+    let error = bench.try_run().await.unwrap_err();
+    assert_eq!(error.reason(), "VolumeUnmounted", "{error}");
+    assert_eq!(bench.fake.state().snapshots.len(), 1);
+    assert!(bench.fake.latest() == before);
+    assert_eq!(described(), indexed);
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }

@@ -45,6 +45,8 @@ pub struct State {
     pub refuse_commit: Option<&'static str>,
     /// Paths whose entries cannot be read.
     pub damaged: Vec<String>,
+    /// Called when the next upload begins.
+    pub on_upload: Option<Box<dyn FnOnce() + Send>>,
     /// Says that all chunks are held, once.
     pub lie_about_held: bool,
     /// Answers uploads this much later.

@@ -99,6 +99,10 @@ impl Backup for Fake {
             let mut all: Vec<proto::UploadRequest> = Vec::new();
             while let Some(message) = messages.next().await {
                 let Ok(message) = message else { return };
+                let on_upload = fake.state().on_upload.take();
+                if let Some(on_upload) = on_upload {
+                    on_upload();
+                }
                 all.push(message);
                 let breaks = fake.state().break_after;
                 if breaks.is_some_and(|after| all.len() as u64 >= after) {
