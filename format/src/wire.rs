@@ -17,11 +17,14 @@ use bytes::Bytes;
 use holdfast_proto::v1 as proto;
 
 mod entry;
+mod outgoing;
 
 pub use entry::{
     ContentChecker, Limits, MAX_WIRE_EXTENTS, Sender, WireChange, WireContent, WirePart,
-    change_from_wire, entry_to_wire, extents_to_wire, listed_to_wire, long_entry_to_wire,
-    more_to_wire, part_from_wire, put_from_wire, put_to_wire,
+    change_from_wire, part_from_wire, put_from_wire,
+};
+pub use outgoing::{
+    entry_to_wire, extents_to_wire, listed_to_wire, long_entry_to_wire, more_to_wire, put_to_wire,
 };
 
 /// Most changes of one message.

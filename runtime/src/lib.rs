@@ -14,6 +14,7 @@
 //! | `metrics` | Prometheus families with bounded labels |
 //! | `readiness` | latches: ready when the last one is released |
 //! | `http` | `/livez`, `/readyz`, `/metrics` |
+//! | `program` | command line, settings, logs, then the work |
 //!
 //! Imports inside the crate go up this table, never down.
 
@@ -25,6 +26,7 @@ pub mod http;
 pub mod listen;
 pub mod logging;
 pub mod metrics;
+pub mod program;
 pub mod readiness;
 pub mod settings;
 pub mod shutdown;
