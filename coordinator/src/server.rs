@@ -5,6 +5,7 @@
 
 use crate::Coordinator;
 use crate::error::{Error, Kind, Reason, Result};
+use crate::repo::rebuild::rebuild_and_index;
 use crate::repo::{Repository, Store, StoreOptions, kek};
 use crate::service::MAX_HEADER_BYTES;
 use crate::settings::{Agents, CoordinatorSettings, ServerSettings, host_name};
@@ -122,10 +123,10 @@ pub async fn rebuild(settings: ServerSettings) -> anyhow::Result<Exit> {
     let progress = |step: crate::repo::reconcile::Step| {
         tracing::info!(stage = ?step.stage, done = step.done_count, "rebuilding");
     };
-    let built = crate::repo::rebuild::rebuild(&repository, &settings.state_dir, id, now, &progress);
+    let built = rebuild_and_index(&repository, &settings.state_dir, id, now, &progress);
     let (catalog, found) = built.await.map_err(Error::from)?;
     catalog.close().await?;
-    for problem in &found.problems {
+    for problem in found.problems.iter().chain(&found.notes) {
         eprintln!("{}: {}", problem.object, problem.detail);
     }
     println!(
@@ -133,6 +134,10 @@ pub async fn rebuild(settings: ServerSettings) -> anyhow::Result<Exit> {
         found.packs,
         found.snapshots,
         found.problems.len()
+    );
+    println!(
+        "{} packs by index segments, {} segments written",
+        found.from_segments, found.segments
     );
     Ok(match found.problems.is_empty() {
         true => Exit::Done,
