@@ -8,6 +8,7 @@ use crate::failure::{Exit, Failure, Outcome, chain};
 use crate::progress::Progress;
 use holdfast_agent::client::Client;
 use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
+use holdfast_coordinator::repo::claim::Waiting;
 use holdfast_coordinator::repo::rebuild::rebuild;
 use holdfast_coordinator::repo::reconcile::{Step, reconcile};
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
@@ -130,7 +131,19 @@ async fn open_coordinator(
     }
     let opened = match access {
         Access::Read => Coordinator::open_read_only(settings, repository, clock).await,
-        Access::Write | Access::Create => Coordinator::open(settings, repository, clock).await,
+        Access::Write | Access::Create => {
+            let tell = |waiting: &Waiting| {
+                if !global.quiet {
+                    eprintln!(
+                        "note: waiting up to {} s until {} can no longer write, as its last requests may be \
+                         under way",
+                        waiting.at_most.as_secs(),
+                        waiting.holder
+                    );
+                }
+            };
+            Coordinator::open_telling(settings, repository, clock, tell).await
+        }
     };
     opened.map_err(failure)
 }

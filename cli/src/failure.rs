@@ -73,7 +73,7 @@ pub fn reason_of(status: &tonic::Status) -> String {
 pub fn exit_of(reason: &str) -> Exit {
     match reason {
         "RepositoryMissing" => Exit::NoRepository,
-        "RepositoryOwned" | "ClaimLost" => Exit::Owned,
+        "RepositoryOwned" | "CatalogBusy" => Exit::Owned,
         "WrongKey" => Exit::WrongKey,
         "NotAllowed" => Exit::NotAllowed,
         "DamageFound" | "PackDamaged" | "PackMissing" | "ChunkMissing" | "FrameDamaged"

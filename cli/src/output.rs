@@ -44,6 +44,11 @@ impl Table {
         });
     }
 
+    /// Whether it has no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Prints it; `empty` is what a person reads (on standard error) where there is no row.
     pub fn print(self, format: Format, empty: &str) -> Outcome<()> {
         let mut out = std::io::stdout().lock();

@@ -9,8 +9,9 @@ use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
 use crate::metrics::CoordinatorMetrics;
 use crate::pins;
-use crate::repo::claim::acquire;
+use crate::repo::claim::{Waiting, acquire};
 use crate::repo::reconcile::{Reconciled, reconcile};
+use crate::repo::sweep::sweep;
 use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl, snapshots};
 use crate::schedule::Hub;
 use crate::service;
@@ -54,6 +55,16 @@ impl Coordinator {
         repository: Repository,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>> {
+        Self::open_telling(settings, repository, clock, |_| {}).await
+    }
+
+    /// The same; `waiting` is called when an earlier owner's requests must be waited for.
+    pub async fn open_telling(
+        settings: CoordinatorSettings,
+        repository: Repository,
+        clock: Arc<dyn Clock>,
+        waiting: impl Fn(&Waiting) + Send,
+    ) -> Result<Arc<Self>> {
         let spool = spool_dir(&settings);
         std::fs::create_dir_all(&spool)
             .map_err(|source| Error::io(format!("create {}", spool.display()), source))?;
@@ -67,18 +78,15 @@ impl Coordinator {
             request_limit: repository.store().request_limit(),
             clock: clock.clone(),
         };
-        let claim = acquire(repository.store(), &claimant, |waiting| {
-            tracing::warn!(
-                holder = %waiting.holder,
-                at_most_seconds = waiting.at_most.as_secs(),
-                "waiting until the former owner can no longer write"
-            );
-        })
-        .await?;
+        let claim = acquire(repository.store(), &claimant, waiting).await?;
         catalog.set_claim_epoch(claim.epoch()).await?;
         let epoch = claim.epoch();
         let found = reconcile(&catalog, &repository, clock.now_ns(), &|_| {}).await?;
         report(&found);
+        let swept = sweep(repository.store(), clock.now_ns()).await;
+        if swept.files > 0 {
+            tracing::info!(files = swept.files, bytes = swept.bytes, "left-over files of killed puts removed");
+        }
         if settings.agents == Agents::InProcess {
             let lease = settings.sessions.lease;
             catalog.end_leases(clock.now_ns(), lease).await?;

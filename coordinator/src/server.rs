@@ -5,10 +5,11 @@
 
 use crate::Coordinator;
 use crate::error::{Error, Kind, Reason, Result};
+use crate::repo::claim::host_identity;
 use crate::repo::rebuild::rebuild_and_index;
 use crate::repo::{Repository, Store, StoreOptions, kek};
 use crate::service::MAX_HEADER_BYTES;
-use crate::settings::{Agents, CoordinatorSettings, ServerSettings, host_name};
+use crate::settings::{Agents, CoordinatorSettings, ServerSettings};
 use holdfast_format::id::CatalogId;
 use holdfast_format::keys::Kek;
 use holdfast_runtime::clock::{Clock, SystemClock};
@@ -155,7 +156,7 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
     };
     match error.reason() {
         Reason::RepositoryMissing => Exit::NoRepository,
-        Reason::RepositoryOwned => Exit::Owned,
+        Reason::RepositoryOwned | Reason::CatalogBusy => Exit::Owned,
         Reason::WrongKey => Exit::WrongKey,
         Reason::NotAllowed => Exit::NotAllowed,
         Reason::DamageFound => Exit::Damage,
@@ -173,7 +174,7 @@ async fn open(
     let settings = CoordinatorSettings {
         state_dir: settings.state_dir.clone(),
         take_over: settings.take_over,
-        host: host_name(),
+        host: host_identity(),
         agents: Agents::Elsewhere,
         packs: settings.packs,
         sessions: settings.sessions,

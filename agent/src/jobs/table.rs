@@ -15,12 +15,22 @@ pub struct Table(Mutex<HashMap<Bytes, Row>>);
 
 #[derive(Debug)]
 struct Row {
+    names: Names,
     cancel: Cancel,
     progress: Arc<Progress>,
     state: JobState,
     /// The last word, once it has ended.
     end: Option<Report>,
     told: Option<(JobState, ProgressView, Instant)>,
+}
+
+/// What a job does and for which volume, as every report of it says.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// `backup` or `restore`.
+    pub what: &'static str,
+    /// Name of the volume; empty where the order does not say.
+    pub volume: String,
 }
 
 /// Whether a report is a job's last.
@@ -33,12 +43,19 @@ pub fn has_ended(report: &Report) -> bool {
 
 impl Table {
     /// Takes a job in; `None` when it is known already.
-    pub fn add(&self, job: Bytes, cancel: Cancel, progress: Arc<Progress>) -> Option<()> {
+    pub fn add(
+        &self,
+        job: Bytes,
+        names: Names,
+        cancel: Cancel,
+        progress: Arc<Progress>,
+    ) -> Option<()> {
         let mut rows = self.rows();
         if rows.contains_key(&job) {
             return None;
         }
         let row = Row {
+            names,
             cancel,
             progress,
             state: JobState::Queued,
@@ -59,7 +76,7 @@ impl Table {
     /// The job has ended with this report; its id, state and counters are filled in.
     pub fn end(&self, job: &Bytes, state: JobState, report: Report) {
         if let Some(row) = self.rows().get_mut(job) {
-            let mut last = filled(job, state, &row.progress.view());
+            let mut last = filled(job, &row.names, state, &row.progress.view());
             last.reason = report.reason;
             last.detail = report.detail;
             last.snapshot = report.snapshot;
@@ -112,7 +129,7 @@ impl Table {
                 row.told = Some((row.state, view, now));
                 due.push(match &row.end {
                     Some(end) => end.clone(),
-                    None => filled(job, row.state, &view),
+                    None => filled(job, &row.names, row.state, &view),
                 });
             }
         }
@@ -130,9 +147,11 @@ impl Table {
     }
 }
 
-fn filled(job: &Bytes, state: JobState, view: &ProgressView) -> Report {
+fn filled(job: &Bytes, names: &Names, state: JobState, view: &ProgressView) -> Report {
     Report {
         job: job.clone(),
+        what: names.what.to_owned(),
+        volume: names.volume.clone(),
         state: state.into(),
         stats: Some(view.stats()),
         total_bytes: view.total_bytes,

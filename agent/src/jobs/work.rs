@@ -1,6 +1,6 @@
 //! Starts ordered work, each on a task of its own, within the limits.
 
-use super::table::Table;
+use super::table::{Names, Table};
 use crate::backup::{RunReport, backup};
 use crate::cancel::Cancel;
 use crate::client::Client;
@@ -92,10 +92,20 @@ impl Works {
             }
             return;
         }
+        let names = match &body {
+            order::Body::Backup(order) => Names {
+                what: "backup",
+                volume: order.volume.clone(),
+            },
+            _ => Names {
+                what: "restore",
+                volume: String::new(),
+            },
+        };
         let (cancel, progress) = (Cancel::new(), Progress::new());
         if self
             .table
-            .add(job.clone(), cancel.clone(), progress.clone())
+            .add(job.clone(), names, cancel.clone(), progress.clone())
             .is_none()
         {
             return;

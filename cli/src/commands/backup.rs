@@ -1,6 +1,6 @@
 //! `holdfast backup`: a snapshot of directories in this process, or of volumes that agents serve.
 
-use super::{admin, jobs};
+use super::{admin, jobs, list_snapshots};
 use crate::args::{Backup, Format, Global};
 use crate::connect::{self, Access, Connected};
 use crate::failure::{Exit, Failure, Outcome, chain, exit_of};
@@ -20,6 +20,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+const HEADINGS: &[&str] = &[
+    "SNAPSHOT", "VOLUME", "FILES", "SIZE", "CHANGED", "ADDED", "PROBLEMS",
+];
 
 /// Backs up everything that was named; the worst end of all is the command's.
 pub async fn run(global: &Global, options: Backup) -> Outcome<()> {
@@ -101,12 +105,7 @@ async fn in_process(
     connect::private_dir(&state.join("index"))?;
     let client = Client::new(connected.channel.clone());
     let mut worst = Exit::Done;
-    let mut table = Table::new(
-        &[
-            "SNAPSHOT", "VOLUME", "FILES", "SIZE", "CHANGED", "ADDED", "PROBLEMS",
-        ],
-        7,
-    );
+    let mut table = Table::new(HEADINGS, HEADINGS.len());
     for volume in volumes {
         let mut how = BackupOptions::new(state, connect::node());
         how.rules = rules.clone();
@@ -133,20 +132,29 @@ async fn in_process(
             jobs::print_problems(&info.first_problems, report.problems());
             worst = worst.worse(Exit::Incomplete);
         }
-        let stats = info.stats.unwrap_or_default();
-        let id = hex(&info.id);
-        let cells = vec![
-            id[..12].to_owned(),
-            volume.facts.name.to_string(),
-            stats.files.to_string(),
-            bytes(stats.content_bytes),
-            stats.entries_changed.to_string(),
-            bytes(stats.stored_bytes),
-            report.problems().to_string(),
-        ];
-        table.push(cells, id, output::snapshot(&info));
+        push(&mut table, volume.facts.name.as_str(), &info);
     }
-    if !(global.quiet && global.output == Format::Table) {
+    print(global, table, worst)
+}
+
+/// One row of what was made.
+fn push(table: &mut Table, volume: &str, info: &v1::SnapshotInfo) {
+    let stats = info.stats.unwrap_or_default();
+    let id = hex(&info.id);
+    let cells = vec![
+        id[..12.min(id.len())].to_owned(),
+        volume.to_owned(),
+        stats.files.to_string(),
+        bytes(stats.content_bytes),
+        stats.entries_changed.to_string(),
+        bytes(stats.stored_bytes),
+        stats.problems.to_string(),
+    ];
+    table.push(cells, id, output::snapshot(info));
+}
+
+fn print(global: &Global, table: Table, worst: Exit) -> Outcome<()> {
+    if !(global.quiet && matches!(global.output, Format::Table | Format::Wide)) {
         table.print(global.output, "")?;
     }
     match worst {
@@ -214,33 +222,59 @@ async fn by_agents(global: &Global, options: &Backup, connected: Connected) -> O
         }
         return Ok(());
     }
+    tokio::select! {
+        done = all(global, &connected, &started) => done,
+        () = signals::interrupted() => {
+            if !global.quiet {
+                for job in &started {
+                    let id = hex(&job.id);
+                    eprintln!("note: the backup of {} goes on: `holdfast jobs --cancel {id}` ends it", job.volume);
+                }
+            }
+            Err(Failure::with(Exit::Interrupted, ""))
+        }
+    }
+}
+
+/// Waits for all jobs; one that fails does not hide the others.
+async fn all(global: &Global, connected: &Connected, started: &[v1::JobInfo]) -> Outcome<()> {
+    let channel = &connected.channel;
     let mut worst = Exit::Done;
+    let mut table = Table::new(HEADINGS, HEADINGS.len());
+    let mut failed: Option<Failure> = None;
     for job in started {
-        let report = jobs::watch(&connected.channel, job.id.clone(), global.quiet).await?;
+        let ended = match jobs::watch(channel, job.id.clone(), global.quiet).await {
+            Ok(ended) => ended,
+            Err(failure) => {
+                if let Some(earlier) = failed.replace(failure) {
+                    eprintln!("holdfast: {}", earlier.message);
+                }
+                continue;
+            }
+        };
+        let report = ended.last.unwrap_or_default();
         let stats = report.stats.unwrap_or_default();
         jobs::print_problems(&report.problems, stats.problems);
         if stats.problems > 0 {
             worst = worst.worse(Exit::Incomplete);
         }
-        if !global.quiet {
-            let id = hex(&report.snapshot);
-            println!(
-                "{}  {}  {} files, {}, {} added",
-                &id[..12.min(id.len())],
-                job.volume,
-                stats.files,
-                bytes(stats.content_bytes),
-                bytes(stats.stored_bytes)
-            );
+        let listed = list_snapshots(channel, Some(job.volume.clone())).await?;
+        let made = listed.into_iter().find(|info| info.id == report.snapshot);
+        // It may have been forgotten already.
+        let made = made.unwrap_or_else(|| v1::SnapshotInfo {
+            id: report.snapshot,
+            stats: Some(stats),
+            ..v1::SnapshotInfo::default()
+        });
+        push(&mut table, &job.volume, &made);
+    }
+    if let Some(failure) = failed {
+        if !table.is_empty() {
+            let _ = print(global, table, worst);
         }
+        return Err(failure);
     }
-    match worst {
-        Exit::Done => Ok(()),
-        exit => Err(Failure::with(
-            exit,
-            "stored, but some files could not be read as they are; see the problems above",
-        )),
-    }
+    print(global, table, worst)
 }
 
 /// A volume's name; a path is told to be one.

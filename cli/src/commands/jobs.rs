@@ -1,17 +1,23 @@
 //! `holdfast jobs`: what runs and ran on the agents; `--watch` follows one, `--cancel` ends one.
 
 use super::admin;
-use crate::args::{Global, Jobs};
+use crate::args::{Format, Global, Jobs};
 use crate::connect::{self, Access};
-use crate::failure::{Exit, Failure, Outcome, exit_of};
-use crate::output::{Table, bytes, stats, time};
+use crate::failure::{Exit, Failure, Outcome, exit_of, reason_of};
+use crate::output::{Table, bytes, document, stats, time};
 use crate::progress::Progress;
 use bytes::Bytes;
 use holdfast_format::id::{JobId, hex};
 use holdfast_format::path::escape;
 use holdfast_proto::v1::{self, JobState};
-use serde_json::json;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 use tonic::transport::Channel;
+
+/// How long a coordinator that went away may take to come back, with the job's agent.
+const COME_BACK: Duration = Duration::from_secs(60);
+/// How often it is asked meanwhile.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Lists, follows or cancels.
 pub async fn run(global: &Global, options: Jobs) -> Outcome<()> {
@@ -19,16 +25,16 @@ pub async fn run(global: &Global, options: Jobs) -> Outcome<()> {
     let channel = &connected.channel;
     let result = if let Some(job) = options.watch {
         let job = parse(&job)?;
-        watch(channel, job, global.quiet).await.map(|_| ())
+        match watch(channel, job, global.quiet).await {
+            Ok(info) => print(global, &info),
+            Err(failure) => Err(failure),
+        }
     } else if let Some(job) = options.cancel {
         let info = admin(channel)
             .cancel_job(v1::CancelJobRequest { job: parse(&job)? })
             .await?
             .into_inner();
-        if !global.quiet {
-            println!("{} {}", hex(&info.id), state_word(&info));
-        }
-        Ok(())
+        print(global, &info)
     } else {
         list(global, channel).await
     };
@@ -54,14 +60,9 @@ async fn list(global: &Global, channel: &Channel) -> Outcome<()> {
         6,
     );
     for job in jobs {
-        let last = job.last.clone().unwrap_or_default();
         let id = hex(&job.id);
-        let document = json!({
-            "id": id, "what": job.what, "volume": job.volume, "node": job.node, "state": state_word(&job),
-            "created": time(job.created_ns), "ended": (job.ended_ns != 0).then(|| time(job.ended_ns)),
-            "done_bytes": last.done_bytes, "total_bytes": last.total_bytes, "reason": last.reason,
-            "detail": last.detail, "snapshot": hex(&last.snapshot), "stats": stats(&last.stats.unwrap_or_default()),
-        });
+        let as_document = as_document(&job);
+        let last = job.last.clone().unwrap_or_default();
         let cells = vec![
             id.clone(),
             job.what.clone(),
@@ -72,9 +73,30 @@ async fn list(global: &Global, channel: &Channel) -> Outcome<()> {
             job.node.clone(),
             last.reason,
         ];
-        table.push(cells, id, document);
+        table.push(cells, id, as_document);
     }
     table.print(global.output, "no jobs since the coordinator started")
+}
+
+fn as_document(job: &v1::JobInfo) -> Value {
+    let last = job.last.clone().unwrap_or_default();
+    json!({
+        "id": hex(&job.id), "what": job.what, "volume": job.volume, "node": job.node, "state": state_word(job),
+        "created": time(job.created_ns), "ended": (job.ended_ns != 0).then(|| time(job.ended_ns)),
+        "done_bytes": last.done_bytes, "total_bytes": last.total_bytes, "reason": last.reason,
+        "detail": last.detail, "snapshot": hex(&last.snapshot), "stats": stats(&last.stats.unwrap_or_default()),
+    })
+}
+
+/// One job, as it was asked for.
+fn print(global: &Global, job: &v1::JobInfo) -> Outcome<()> {
+    match global.output {
+        Format::Json | Format::Yaml => return document(global.output, &as_document(job)),
+        Format::Name => println!("{}", hex(&job.id)),
+        Format::Table | Format::Wide if global.quiet => {}
+        Format::Table | Format::Wide => println!("{} {}", hex(&job.id), state_word(job)),
+    }
+    Ok(())
 }
 
 /// The word for a job's state.
@@ -93,27 +115,89 @@ pub fn state_word(job: &v1::JobInfo) -> &'static str {
 }
 
 /// Follows a job to its end; its failure is the command's.
-pub async fn watch(channel: &Channel, job: Bytes, quiet: bool) -> Outcome<v1::Report> {
-    let mut stream = admin(channel)
-        .watch_job(v1::WatchJobRequest { job })
-        .await?
-        .into_inner();
+///
+/// A coordinator that is started again is waited for: the agent goes on with the job and tells the
+/// new process of it.
+pub async fn watch(channel: &Channel, job: Bytes, quiet: bool) -> Outcome<v1::JobInfo> {
     let mut progress: Option<Progress> = None;
-    let mut last = v1::Report::default();
-    while let Some(info) = stream.message().await? {
-        let shown = progress.get_or_insert_with(|| {
-            Progress::new(format!("{} of {}", info.what, info.volume), quiet)
-        });
-        last = info.last.unwrap_or_default();
-        shown.update(last.done_files, last.done_bytes, last.total_bytes);
+    let mut last: Option<v1::JobInfo> = None;
+    let mut away: Option<Instant> = None;
+    loop {
+        let take = |info: v1::JobInfo| {
+            away = None;
+            let shown = progress.get_or_insert_with(|| {
+                Progress::new(format!("{} of {}", info.what, info.volume), quiet)
+            });
+            let report = info.last.clone().unwrap_or_default();
+            shown.update(report.done_files, report.done_bytes, report.total_bytes);
+            last = Some(info);
+        };
+        let broke = follow(channel, &job, take).await;
+        if let Some(info) = last.take_if(|info| info.ended_ns != 0) {
+            drop(progress);
+            return ended(info);
+        }
+        if let Err(status) = &broke
+            && (last.is_none() || !may_come_back(status))
+        {
+            return Err(status.clone().into());
+        }
+        if away.is_none() && !quiet {
+            progress = None;
+            eprintln!(
+                "note: the coordinator went away; the agent goes on, and this command waits for both"
+            );
+        }
+        if away.get_or_insert_with(Instant::now).elapsed() > COME_BACK {
+            return Err(lost(last.as_ref()));
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
-    drop(progress);
+}
+
+async fn follow(
+    channel: &Channel,
+    job: &Bytes,
+    mut take: impl FnMut(v1::JobInfo),
+) -> Result<(), tonic::Status> {
+    let request = v1::WatchJobRequest { job: job.clone() };
+    let mut stream = admin(channel).watch_job(request).await?.into_inner();
+    while let Some(info) = stream.message().await? {
+        take(info);
+    }
+    Ok(())
+}
+
+/// Whether the same question may be answered by the coordinator's next process. One that has just
+/// started learns of the job when its agent is back.
+fn may_come_back(status: &tonic::Status) -> bool {
+    match reason_of(status).as_str() {
+        "" => !matches!(
+            status.code(),
+            tonic::Code::PermissionDenied
+                | tonic::Code::Unauthenticated
+                | tonic::Code::Unimplemented
+                | tonic::Code::InvalidArgument
+        ),
+        "JobNotFound" | "Cancelled" => true,
+        _ => false,
+    }
+}
+
+fn lost(last: Option<&v1::JobInfo>) -> Failure {
+    let (what, volume) = last.map_or(("job", ""), |info| (&*info.what, &*info.volume));
+    Failure::failed(format!(
+        "nothing was heard of the {what} for {} s after the coordinator went away: it may have ended \
+         meanwhile; look at `holdfast jobs` and `holdfast snapshots {volume}`, then start it again",
+        COME_BACK.as_secs()
+    ))
+}
+
+fn ended(info: v1::JobInfo) -> Outcome<v1::JobInfo> {
+    let last = info.last.clone().unwrap_or_default();
     match last.state() {
-        JobState::Done => Ok(last),
+        JobState::Done => Ok(info),
         JobState::Cancelled => Err(Failure::with(Exit::Interrupted, "the job was cancelled")),
-        _ if last.reason.is_empty() => Err(Failure::failed(
-            "the coordinator ended the stream before the job ended",
-        )),
         _ => Err(Failure::with(
             exit_of(&last.reason),
             format!("{} ({})", last.detail, last.reason),

@@ -170,7 +170,8 @@ async fn on_node(global: &Global, options: &Restore, node: &str) -> Outcome<()> 
         .start_restore(request)
         .await?
         .into_inner();
-    let report = jobs::watch(&connected.channel, job.id, global.quiet).await?;
+    let ended = jobs::watch(&connected.channel, job.id, global.quiet).await?;
+    let report = ended.last.unwrap_or_default();
     jobs::print_problems(&report.problems, report.problems.len() as u64);
     connected.close().await;
     if report.problems.is_empty() {

@@ -202,9 +202,9 @@ pub async fn acquire(
                     host.as_deref().unwrap_or("unknown")
                 ),
             };
-            tracing::info!(
+            tracing::warn!(
                 holder = waiting.holder,
-                seconds = whole.as_secs(),
+                at_most_seconds = whole.as_secs(),
                 "waiting for the earlier owner's requests to end"
             );
             notify(&waiting);

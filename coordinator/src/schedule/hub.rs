@@ -24,8 +24,10 @@ const MAX_TEXT: usize = 4096;
 const MAX_PROBLEMS: usize = 100;
 /// Orders waiting for an agent that does not read.
 const MAX_ORDERS: usize = 64;
-/// How long a job may be unheard of after its agent went away or came back.
+/// How long a job may be unheard of after its agent went away.
 pub const AGENT_GRACE: Duration = Duration::from_secs(60);
+/// And after its agent came back: one that still has the job says so at once.
+pub const RETURN_GRACE: Duration = Duration::from_secs(10);
 
 /// What a job does.
 #[derive(Debug, Clone)]
@@ -110,9 +112,7 @@ impl Hub {
             volumes: bounded(volumes),
         };
         state.agents.insert(hello.node.clone(), agent);
-        for row in &mut state.jobs {
-            row.heard = 0;
-        }
+        state.hear_again(&hello.node);
         let node = hello.node;
         (Connection { node, number }, receiver)
     }
@@ -134,15 +134,11 @@ impl Hub {
         if current == Some(connection.number) {
             state.agents.remove(&connection.node);
         }
-        for row in &mut state.jobs {
-            if row.info.borrow().node == connection.node {
-                row.heard = 0;
-            }
-        }
+        state.hear_again(&connection.node);
     }
 
     /// Fails the node's jobs that nobody has reported since it went away or came back. Called
-    /// `AGENT_GRACE` after either.
+    /// `AGENT_GRACE` after the one, `RETURN_GRACE` after the other.
     pub fn expire(&self, node: &str, now_ns: i64) {
         for row in &self.lock().jobs {
             let lost = row.heard == 0 && row.info.borrow().node == node && !ended(&row.info);
@@ -159,13 +155,17 @@ impl Hub {
         }
     }
 
-    /// Records a report, if the job is this node's and has not ended.
+    /// Records a report, if the job is this node's and has not ended. A job that nobody here started
+    /// was asked for by an earlier process: it is taken in, so that who waits for it can go on.
     pub fn report(&self, connection: &Connection, report: Report, now_ns: i64) {
         let mut state = self.lock();
-        let row = state.jobs.iter_mut().find(|row| {
-            row.id.as_bytes()[..] == report.job[..] && row.info.borrow().node == connection.node
-        });
+        let known = |row: &Row| row.id.as_bytes()[..] == report.job[..];
+        if !state.jobs.iter().any(known) {
+            state.adopt(&connection.node, &report, now_ns);
+        }
+        let row = state.jobs.iter_mut().find(|row| known(row));
         if let Some(row) = row
+            && row.info.borrow().node == connection.node
             && !ended(&row.info)
         {
             row.heard += 1;
@@ -201,16 +201,7 @@ impl Hub {
             What::Restore { order, .. } => order::Body::Restore(order),
         };
         send(agent, &node, id, body)?;
-        if state.jobs.len() >= MAX_JOBS {
-            let gone = state.jobs.iter().rposition(|row| ended(&row.info));
-            let last = state.jobs.len() - 1;
-            state.jobs.remove(gone.unwrap_or(last));
-        }
-        state.jobs.push_front(Row {
-            id,
-            info: watch::Sender::new(info.clone()),
-            heard: 0,
-        });
+        state.remember(id, info.clone());
         Ok(info)
     }
 
@@ -259,6 +250,43 @@ impl Hub {
 }
 
 impl State {
+    /// Reports of this node's jobs count from now on.
+    fn hear_again(&mut self, node: &str) {
+        for row in &mut self.jobs {
+            if row.info.borrow().node == node {
+                row.heard = 0;
+            }
+        }
+    }
+
+    fn adopt(&mut self, node: &str, report: &Report, now_ns: i64) {
+        let Ok(id) = <[u8; 16]>::try_from(&report.job[..]) else {
+            return;
+        };
+        let (mut what, mut volume) = (report.what.clone(), report.volume.clone());
+        cut(&mut what);
+        cut(&mut volume);
+        let info = JobInfo {
+            id: report.job.clone(),
+            what,
+            volume,
+            node: node.to_owned(),
+            created_ns: now_ns,
+            ..JobInfo::default()
+        };
+        self.remember(JobId::from_bytes(id), info);
+    }
+
+    fn remember(&mut self, id: JobId, info: JobInfo) {
+        if self.jobs.len() >= MAX_JOBS {
+            let gone = self.jobs.iter().rposition(|row| ended(&row.info));
+            let last = self.jobs.len() - 1;
+            self.jobs.remove(gone.unwrap_or(last));
+        }
+        let info = watch::Sender::new(info);
+        self.jobs.push_front(Row { id, info, heard: 0 });
+    }
+
     fn job(&self, id: &JobId) -> Result<&Row> {
         let row = self.jobs.iter().find(|row| row.id == *id);
         row.ok_or_else(|| Error::JobNotFound {
@@ -423,6 +451,35 @@ mod tests {
             (job.ended_ns, job.last.unwrap().reason.as_str()),
             (3, "AgentLost")
         );
+    }
+
+    #[test]
+    fn a_job_of_an_earlier_process_is_taken_in_from_its_agents_report() {
+        let hub = Hub::default();
+        let (a, _orders) = hub.connect(hello("a", &[]));
+        let (b, _others) = hub.connect(hello("b", &[]));
+        let mut running = report(JOB, JobState::Running);
+        (running.what, running.volume) = ("backup".into(), "web".into());
+        hub.report(&a, running, 4);
+        hub.report(&b, report(JOB, JobState::Failed), 5);
+        let job = hub.jobs().remove(0);
+        assert_eq!(
+            (job.what.as_str(), job.volume.as_str(), job.ended_ns),
+            ("backup", "web", 0)
+        );
+        hub.report(&a, report(JOB, JobState::Done), 6);
+        assert_eq!(hub.watch(&JOB).unwrap().borrow().ended_ns, 6);
+    }
+
+    #[test]
+    fn another_agents_return_does_not_make_a_job_unheard_of() {
+        let hub = Hub::default();
+        let (a, _orders) = hub.connect(hello("a", &[("web", true)]));
+        hub.start(JOB, backup("web"), None, 0).unwrap();
+        hub.report(&a, report(JOB, JobState::Running), 1);
+        hub.connect(hello("b", &[]));
+        hub.expire("a", 2);
+        assert_eq!(hub.jobs()[0].ended_ns, 0);
     }
 
     #[test]

@@ -3,4 +3,4 @@
 
 mod hub;
 
-pub use hub::{AGENT_GRACE, Connection, Hub, What};
+pub use hub::{AGENT_GRACE, Connection, Hub, RETURN_GRACE, What};

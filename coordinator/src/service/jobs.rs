@@ -4,10 +4,11 @@ use super::{peer, status};
 use crate::Coordinator;
 use crate::auth::{self, Action, MAX_NODE};
 use crate::error::Error;
-use crate::schedule::{AGENT_GRACE, Connection};
+use crate::schedule::{AGENT_GRACE, Connection, RETURN_GRACE};
 use crate::session::PROTOCOL;
 use holdfast_proto::v1::{AgentMessage, Hello, Order, agent_message, jobs_server::Jobs};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -35,7 +36,7 @@ impl Jobs for JobsService {
         let (sender, receiver) = mpsc::channel(1);
         let coordinator = self.0.clone();
         tokio::spawn(async move {
-            expire_later(&coordinator, connection.node());
+            expire_later(&coordinator, connection.node(), RETURN_GRACE);
             let stopping = coordinator.stopping();
             loop {
                 tokio::select! {
@@ -55,7 +56,7 @@ impl Jobs for JobsService {
             }
             coordinator.hub().disconnect(&connection);
             tracing::info!(node = %connection.node(), "agent disconnected");
-            expire_later(&coordinator, connection.node());
+            expire_later(&coordinator, connection.node(), AGENT_GRACE);
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -88,10 +89,10 @@ fn take(coordinator: &Coordinator, connection: &Connection, message: AgentMessag
 }
 
 /// Jobs that nobody reports within the grace have lost their agent.
-fn expire_later(coordinator: &Arc<Coordinator>, node: &str) {
+fn expire_later(coordinator: &Arc<Coordinator>, node: &str, grace: Duration) {
     let (coordinator, node) = (coordinator.clone(), node.to_owned());
     tokio::spawn(async move {
-        coordinator.clock().sleep(AGENT_GRACE).await;
+        coordinator.clock().sleep(grace).await;
         coordinator
             .hub()
             .expire(&node, coordinator.clock().now_ns());
