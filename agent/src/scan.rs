@@ -45,6 +45,8 @@ pub struct Scanner {
     options: ScanOptions,
     state: State,
     levels: Vec<Level>,
+    /// Path of the deepest level; one for all, or a deep tree of long paths would fill the memory.
+    here: RelPath,
     spool: Spool,
     scratch: Scratch,
     buffer: Vec<MaybeUninit<u8>>,
@@ -73,7 +75,6 @@ struct Listing {
 /// A directory whose subdirectories are being entered.
 #[derive(Debug)]
 struct Level {
-    path: RelPath,
     /// `None` when it was closed to bound the number of descriptors.
     dir: Option<Arc<Dir>>,
     subdirectories: Pending,
@@ -101,6 +102,7 @@ impl Scanner {
             rules,
             state: State::Start,
             levels: Vec::new(),
+            here: RelPath::root(),
             spool: Spool::new(options.temporary_directory.clone()),
             scratch: Scratch::default(),
             buffer: vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES],
@@ -175,6 +177,7 @@ impl Scanner {
             Ok(None) => {
                 if let Some(level) = self.levels.pop() {
                     self.spool.discard(level.subdirectories);
+                    self.here = self.here.parent().unwrap_or(RelPath::root());
                 }
                 self.state = State::Descend;
                 return None;
@@ -182,13 +185,13 @@ impl Scanner {
             Ok(Some(name)) => name,
         };
         // Its length was checked when it was found.
-        let Ok(path) = level.path.join(&name) else {
+        let Ok(path) = self.here.join(&name) else {
             self.state = State::Descend;
             return None;
         };
         let opened = match &level.dir {
             Some(dir) => Ok(dir.clone()),
-            None => self.root.dir(&level.path).map(Arc::new),
+            None => self.root.dir(&self.here).map(Arc::new),
         };
         let opened = opened.and_then(|dir| {
             level.dir = Some(dir.clone());
@@ -398,8 +401,8 @@ impl Scanner {
         }
         self.scratch = listing.names.into_scratch();
         self.spool.complete(&mut listing.subdirectories)?;
+        self.here = listing.path;
         self.levels.push(Level {
-            path: listing.path,
             dir: Some(listing.dir),
             subdirectories: listing.subdirectories,
         });

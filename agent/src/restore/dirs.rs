@@ -52,7 +52,9 @@ pub struct Inherited {
 
 /// A directory of the target.
 pub struct TargetDir {
-    path: RelPath,
+    /// Of the last component; the others are its parents'. Whole paths of a deep tree would fill the
+    /// memory.
+    name: Vec<u8>,
     parent: Option<Arc<TargetDir>>,
     /// Made by this run, so that nothing is in it.
     fresh: bool,
@@ -103,7 +105,7 @@ impl TargetDir {
         // its files another one.
         let own_group = stat.gid == context.policy.created_as().1;
         let opened = Arc::new(Self {
-            path,
+            name: path.name().to_vec(),
             parent,
             fresh,
             missing: false,
@@ -124,7 +126,7 @@ impl TargetDir {
             parent.pending.fetch_add(1, Ordering::AcqRel);
         }
         Arc::new(Self {
-            path,
+            name: path.name().to_vec(),
             parent,
             fresh: true,
             missing: true,
@@ -157,7 +159,7 @@ impl TargetDir {
         }
         let dir = self.dir(context)?;
         // mkfs makes lost+found at the top of a filesystem: the one name that may be there.
-        let lost_and_found = self.path.is_root() && name == b"lost+found";
+        let lost_and_found = self.is_top() && name == b"lost+found";
         let found = if self.fresh && !lost_and_found {
             None
         } else {
@@ -198,14 +200,28 @@ impl TargetDir {
     }
 
     /// Path below the target.
-    pub fn path(&self) -> &RelPath {
-        &self.path
+    pub fn path(&self) -> RelPath {
+        let mut names = Vec::new();
+        let mut at = self;
+        while let Some(parent) = &at.parent {
+            names.push(at.name.as_slice());
+            at = parent;
+        }
+        names.reverse();
+        // Every name here was a component of a valid path.
+        RelPath::new(names.join(&b'/')).unwrap_or(RelPath::root())
+    }
+
+    /// Whether it is the target itself.
+    pub fn is_top(&self) -> bool {
+        self.parent.is_none()
     }
 
     /// Path below the target of a name in it.
     pub fn path_of(&self, name: &[u8]) -> RelPath {
         // Every name here was the last component of a valid path.
-        self.path.join(name).unwrap_or_else(|_| self.path.clone())
+        let path = self.path();
+        path.join(name).unwrap_or(path)
     }
 
     /// Nothing was in it when this run came to it.
@@ -230,7 +246,7 @@ impl TargetDir {
             return Ok(dir.clone());
         }
         let root = context.root.as_ref().ok_or(Errno::NOENT)?;
-        let dir = Arc::new(root.dir(&self.path)?);
+        let dir = Arc::new(root.dir(&self.path())?);
         let stat = dir.stat_self()?;
         if (stat.dev, stat.ino) != self.identity {
             // Somebody put another directory in its place.
@@ -273,7 +289,7 @@ impl TargetDir {
                 dir.settle(context)
             };
             if let Err(errno) = settled {
-                context.item_failed(&dir.path, "set metadata of directory", errno);
+                context.item_failed(&dir.path(), "set metadata of directory", errno);
             }
             *lock(&dir.open) = None;
             next = dir.parent.clone();
@@ -305,15 +321,15 @@ impl TargetDir {
             Action::Keep
         };
         // What was made is already counted.
-        if !self.fresh || self.path.is_root() {
-            let action = if self.path.is_root() && changed {
+        if !self.fresh || self.is_top() {
+            let action = if self.is_top() && changed {
                 Action::Metadata
             } else {
                 action
             };
             context
                 .tally
-                .did(action, Some(Kind::Directory), || self.path.clone(), 0);
+                .did(action, Some(Kind::Directory), || self.path(), 0);
             if action == Action::Create {
                 // The target itself.
                 context.tally.needs_no_inode();
@@ -323,7 +339,7 @@ impl TargetDir {
     }
 
     fn have(&self, dir: &Dir, stat: &Stat) -> Result<Have> {
-        if self.fresh && !self.inherited.acl && !self.path.is_root() {
+        if self.fresh && !self.inherited.acl && !self.is_top() {
             return Ok(Have {
                 mode: Some(stat.mode),
                 owner: Some((stat.uid, stat.gid)),

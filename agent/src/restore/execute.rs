@@ -495,7 +495,7 @@ impl<'a> Planner<'a> {
             rustix::fs::fsync(&*handle)
         };
         if let Err(errno) = finished() {
-            context.item_failed(dir.path(), "finish", errno);
+            context.item_failed(&dir.path(), "finish", errno);
         }
     }
 }

@@ -63,7 +63,7 @@ pub fn clear(context: &Context, dir: &Arc<TargetDir>, known: &KnownNames) {
             // A name may be missed when its neighbour is removed during the listing: look again.
             Ok(removed) if removed > 0 && !context.dry_run => {}
             Ok(_) => return,
-            Err(errno) => return context.item_failed(dir.path(), "list directory", errno),
+            Err(errno) => return context.item_failed(&dir.path(), "list directory", errno),
         }
     }
 }
@@ -72,7 +72,7 @@ fn pass(context: &Context, dir: &Arc<TargetDir>, known: &KnownNames) -> Result<u
     let listing = dir.dir(context)?;
     let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
     let mut removed = 0;
-    let top = dir.path().is_root();
+    let top = dir.is_top();
     listing.list(&mut buffer, |name, kind, _| -> Result<()> {
         let name = name.to_bytes();
         let left_behind = context.names.is_left_behind(name);

@@ -33,7 +33,6 @@ pub enum Step {
 }
 
 struct Level {
-    path: RelPath,
     /// Position of its first subdirectory's record, and of the next one to enter.
     start: u64,
     next: u64,
@@ -45,6 +44,8 @@ struct Level {
 /// The directories between the root and where the stream is.
 pub struct Walk {
     levels: Vec<Level>,
+    /// Path of the innermost level; one for all, or a deep tree of long paths would fill the memory.
+    here: RelPath,
     records: RecordStack,
     last: Option<Vec<u8>>,
     tolerant: bool,
@@ -59,7 +60,6 @@ impl Walk {
     /// In the root directory, whose children come next. Its file, if there must be one, lies in `directory`.
     pub fn new(directory: &Arc<Path>) -> Self {
         let root = Level {
-            path: RelPath::root(),
             start: 0,
             next: 0,
             end: 0,
@@ -67,6 +67,7 @@ impl Walk {
         };
         Self {
             levels: vec![root],
+            here: RelPath::root(),
             records: RecordStack::new(directory),
             last: None,
             tolerant: false,
@@ -126,14 +127,14 @@ impl Walk {
             let Some(top) = self.levels.last() else {
                 return Ok(Err("the tree has ended"));
             };
-            if parent == Some(&top.path) {
+            if parent == Some(&self.here) {
                 return Ok(if top.listing {
                     Ok(())
                 } else {
                     Err("out of order")
                 });
             }
-            let above = parent.is_some_and(|parent| parent.is_within(&top.path));
+            let above = parent.is_some_and(|parent| parent.is_within(&self.here));
             let next = self.peek()?;
             // Nothing is touched for an entry that has no place: the listing stays open.
             let wanted = next.as_ref().filter(|(path, _, _)| match parent {
@@ -166,6 +167,7 @@ impl Walk {
                     act(Step::Leave)?;
                     if let Some(level) = self.levels.pop() {
                         self.records.truncate(level.start);
+                        self.here = self.here.parent().unwrap_or(RelPath::root());
                     }
                 }
             }
@@ -190,7 +192,7 @@ impl Walk {
             .split_first()
             .and_then(|(length, rest)| rest.split_at_checked(usize::from(*length)));
         let (name, record) = split.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let path = top.path.join(name).map_err(invalid)?;
+        let path = self.here.join(name).map_err(invalid)?;
         Ok(Some((path, record.to_vec(), after)))
     }
 
@@ -225,8 +227,8 @@ impl Walk {
             }
             None => Step::EnterLost { path: path.clone() },
         };
+        self.here = path;
         self.levels.push(Level {
-            path,
             start,
             next: start,
             end: start,
