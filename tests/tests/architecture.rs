@@ -133,7 +133,7 @@ fn only_connect_sees_agent_and_coordinator() {
 
 #[test]
 fn one_folder_per_seam() {
-    let seams: [(&str, &str, &[&str]); 6] = [
+    let seams: [(&str, &str, &[&str]); 7] = [
         (
             "object_store::",
             "coordinator/src",
