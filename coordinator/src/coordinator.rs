@@ -46,6 +46,8 @@ struct Owning {
     core: Arc<Core>,
     sessions: Arc<Sessions>,
     epoch: u64,
+    /// Nothing was missing or damaged at the start.
+    is_whole: bool,
 }
 
 impl Coordinator {
@@ -85,7 +87,11 @@ impl Coordinator {
         report(&found);
         let swept = sweep(repository.store(), clock.now_ns()).await;
         if swept.files > 0 {
-            tracing::info!(files = swept.files, bytes = swept.bytes, "left-over files of killed puts removed");
+            tracing::info!(
+                files = swept.files,
+                bytes = swept.bytes,
+                "left-over files of killed puts removed"
+            );
         }
         if settings.agents == Agents::InProcess {
             let lease = settings.sessions.lease;
@@ -117,6 +123,7 @@ impl Coordinator {
             sessions: Arc::new(Sessions::new(core.clone())),
             core,
             epoch,
+            is_whole: found.problems.is_empty(),
         };
         Ok(Self::new(library, Some(owning), clock))
     }
@@ -170,7 +177,10 @@ impl Coordinator {
         if let Some(owning) = &self.owning {
             owning.sessions.stop().await;
             owning.core.pool.drain().await;
-            owning.core.release().await?;
+            let released = owning.core.release().await?;
+            if let Some(released) = released.filter(|_| owning.is_whole) {
+                owning.core.agree(&released).await?;
+            }
         }
         self.library.catalog.close().await?;
         Ok(())

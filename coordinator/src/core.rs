@@ -7,6 +7,7 @@ use crate::repo::Repository;
 use crate::repo::claim::Claim;
 use crate::session::PackPool;
 use crate::settings::CoordinatorSettings;
+use holdfast_format::claim::ClaimKey;
 use holdfast_format::id::{DomainId, SnapshotId};
 use holdfast_format::names::ObjectName;
 use holdfast_format::seal::ObjectKind;
@@ -52,12 +53,25 @@ impl Core {
         })
     }
 
-    /// Gives the claim back once no write is under way.
-    pub async fn release(&self) -> Result<()> {
-        match self.claim.write().await.take() {
-            Some(claim) => Ok(claim.release().await?),
-            None => Ok(()),
+    /// Gives the claim back once no write is under way. The claim that was given back; one that was
+    /// lost is not.
+    pub async fn release(&self) -> Result<Option<ClaimKey>> {
+        let Some(claim) = self.claim.write().await.take() else {
+            return Ok(None);
+        };
+        let released = (!claim.is_lost()).then(|| claim.key());
+        claim.release().await?;
+        Ok(released)
+    }
+
+    /// Lets readers know that the catalog, which is about to be closed, says the same as its store since
+    /// this claim, which was given back.
+    pub async fn agree(&self, released: &ClaimKey) -> Result<()> {
+        // A reserved record may be in the store without being visible here.
+        if self.catalog.unpublished().await?.is_empty() {
+            self.catalog.set_agreed_under(released).await?;
         }
+        Ok(())
     }
 
     /// The second half of a commit: the reserved record durable in the store, then visible. Harmless

@@ -4,6 +4,8 @@
 use crate::catalog::dialect::Conn;
 use crate::catalog::error::{Doing, Result, bad_row};
 use crate::catalog::{Catalog, PruneNumber, transact};
+use holdfast_format::claim::ClaimKey;
+use holdfast_format::id::CatalogId;
 use sqlx::Row;
 
 /// Row numbers of chunks and nodes.
@@ -28,6 +30,43 @@ pub(super) const ALL: [(&str, i64); 6] = [
     (DELETION, 0),
     (CLAIM, 0),
 ];
+
+/// Name of the claim under which the catalog agreed with its store, in `meta`.
+const AGREED: &str = "agreed under";
+
+async fn agreed_under(conn: &mut Conn) -> Result<Option<ClaimKey>> {
+    const DOING: &str = "read a claim";
+    let row = sqlx::query("SELECT value FROM meta WHERE name = $1")
+        .bind(AGREED)
+        .fetch_optional(conn)
+        .await
+        .doing(DOING)?;
+    let Some(row) = row else { return Ok(None) };
+    let value: &[u8] = row.try_get(0).doing(DOING)?;
+    let parts = value.split_first_chunk::<8>();
+    let key = parts.and_then(|(epoch, catalog)| {
+        Some(ClaimKey {
+            epoch: u64::from_le_bytes(*epoch),
+            catalog: CatalogId::try_from(catalog).ok()?,
+        })
+    });
+    key.map(Some)
+        .ok_or_else(|| bad_row("claim of a wrong length"))
+}
+
+async fn set_agreed_under(conn: &mut Conn, claim: &ClaimKey) -> Result<()> {
+    let value = [&claim.epoch.to_le_bytes()[..], claim.catalog.as_bytes()].concat();
+    sqlx::query(
+        "INSERT INTO meta (name, value) VALUES ($1, $2)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    )
+    .bind(AGREED)
+    .bind(value)
+    .execute(conn)
+    .await
+    .doing("remember a claim")?;
+    Ok(())
+}
 
 /// Takes `count` numbers and returns the first of them.
 pub(super) async fn take(conn: &mut Conn, name: &'static str, count: usize) -> Result<i64> {
@@ -94,6 +133,20 @@ impl Catalog {
     /// Highest claim epoch that this catalog had or saw; 0: none.
     pub async fn claim_epoch(&self) -> Result<u64> {
         self.unsigned(CLAIM).await
+    }
+
+    /// The claim under which this catalog said the same as its store, at its end; `None`: never. While no
+    /// higher claim is in the store, it still does, but for objects that were lost.
+    pub async fn agreed_under(&self) -> Result<Option<ClaimKey>> {
+        let mut conn = self.readers.acquire().await.doing("read a claim")?;
+        agreed_under(&mut conn).await
+    }
+
+    /// Remembers a released claim under which the catalog says the same as its store.
+    pub async fn set_agreed_under(&self, claim: &ClaimKey) -> Result<()> {
+        transact!(self, "remember a claim", |conn| {
+            set_agreed_under(conn, claim).await
+        })
     }
 
     /// Remembers a claim epoch; a lower one than before changes nothing.

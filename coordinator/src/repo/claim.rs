@@ -227,6 +227,13 @@ pub async fn holder(store: &Store) -> Result<Option<Body>> {
     }
 }
 
+/// The highest claim in the store, if it was given back: then nobody owns the repository, and nobody has
+/// written to it since.
+pub async fn released(store: &Store) -> Result<Option<ClaimKey>> {
+    let survey = Survey::of(store).await?;
+    Ok(survey.top().filter(|top| survey.is_released(top)))
+}
+
 /// Whether a claim's process is known to be dead: ours, on this host.
 async fn is_dead(
     store: &Store,

@@ -3,7 +3,7 @@
 //! [`Repository`] ties a store to its parameters and keys. What is written goes through [`Writer`], what
 //! is read of packs through [`Reader`]; [`claim`] says whether this process may write at all.
 //!
-//! `rebuild → reconcile → segments, reader → cache`; `keyring, snapshots, marks, kek → writer → claim → store → connect → local → direct, url`.
+//! `rebuild → reconcile → segments, reader → cache`; `sweep`; `keyring, snapshots, marks, kek → writer → claim → store → connect → local → direct, url`.
 
 pub mod cache;
 pub mod claim;
@@ -22,6 +22,7 @@ mod retry;
 mod segments;
 pub mod snapshots;
 mod store;
+pub mod sweep;
 mod url;
 mod writer;
 

@@ -19,6 +19,9 @@ use std::collections::HashSet;
 use std::pin::pin;
 
 mod packs;
+mod reading;
+
+pub use reading::reconcile_to_read;
 
 /// Requests to the store at a time.
 const CONCURRENCY: usize = 16;

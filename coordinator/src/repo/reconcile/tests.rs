@@ -1,5 +1,6 @@
 //! A catalog behind its store is made right; one from the store alone equals the original.
 
+mod reading;
 mod segments;
 mod world;
 
