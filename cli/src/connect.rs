@@ -9,8 +9,8 @@ use crate::progress::Progress;
 use holdfast_agent::client::Client;
 use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
 use holdfast_coordinator::repo::claim::Waiting;
-use holdfast_coordinator::repo::rebuild::rebuild;
-use holdfast_coordinator::repo::reconcile::{Step, reconcile};
+use holdfast_coordinator::repo::rebuild::{rebuild, rebuild_and_index};
+use holdfast_coordinator::repo::reconcile::{Step, reconcile_to_read};
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
 use holdfast_coordinator::settings::{Agents, host_name};
 use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error};
@@ -124,7 +124,7 @@ async fn open_coordinator(
     settings.agents = Agents::InProcess;
     match catch_up(&repository, state, clock.now_ns(), access).await {
         Err(CatchUp::Missing) => {
-            rebuild_catalog(global, &repository, state).await?;
+            rebuild_catalog(global, &repository, state, access).await?;
         }
         Err(CatchUp::Failed(failure)) => return Err(failure),
         Ok(()) => {}
@@ -173,7 +173,7 @@ async fn catch_up(
         opened => opened.map_err(|e| failed(e.into()))?,
     };
     if access == Access::Read {
-        let found = reconcile(&catalog, repository, now_ns, &|_| {})
+        let found = reconcile_to_read(&catalog, repository, now_ns, &|_| {})
             .await
             .map_err(|e| failed(e.into()))?;
         for problem in &found.problems {
@@ -183,23 +183,32 @@ async fn catch_up(
     catalog.close().await.map_err(|e| failed(e.into()))
 }
 
-/// Builds the catalog again from the store; damage is told by name, and returned by number.
+/// Builds the catalog again from the store; damage is told by name, and returned by number. Who may write
+/// leaves index segments in the store, which make the next time shorter.
 pub async fn rebuild_catalog(
     global: &Global,
     repository: &Repository,
     state: &Path,
+    access: Access,
 ) -> Outcome<usize> {
     let shown = Progress::new("rebuild of the catalog", global.quiet);
     let id = CatalogId::from_bytes(kek::random().map_err(|e| failure(e.into()))?);
     let now_ns = SystemClock::new().now_ns();
     let progress = |step: Step| shown.count(step.done_count);
-    let (catalog, found) = rebuild(repository, state, id, now_ns, &progress)
-        .await
-        .map_err(|e| failure(e.into()))?;
+    let built = match access {
+        Access::Read => rebuild(repository, state, id, now_ns, &progress).await,
+        Access::Write | Access::Create => {
+            rebuild_and_index(repository, state, id, now_ns, &progress).await
+        }
+    };
+    let (catalog, found) = built.map_err(|e| failure(e.into()))?;
     catalog.close().await.map_err(|e| failure(e.into()))?;
     shown.finish();
     for problem in &found.problems {
         eprintln!("damage: {}: {}", problem.object, problem.detail);
+    }
+    for note in &found.notes {
+        eprintln!("note: {}: {}", note.object, note.detail);
     }
     Ok(found.problems.len())
 }

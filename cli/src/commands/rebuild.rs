@@ -1,7 +1,7 @@
 //! `holdfast rebuild`: the catalog again, from the store alone. Damage is told by name; exit 4.
 
 use crate::args::Global;
-use crate::connect;
+use crate::connect::{self, Access};
 use crate::failure::{Exit, Failure, Outcome};
 
 /// Rebuilds it beside the old one, then takes its place.
@@ -13,7 +13,7 @@ pub async fn run(global: &Global) -> Outcome<()> {
     let repository = connect::open_repository(global, url).await?;
     let state = connect::state_of(global, repository.id());
     connect::private_dir(&state)?;
-    match connect::rebuild_catalog(global, &repository, &state).await? {
+    match connect::rebuild_catalog(global, &repository, &state, Access::Write).await? {
         0 => {
             if !global.quiet {
                 println!(
