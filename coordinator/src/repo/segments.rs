@@ -48,7 +48,7 @@ impl Segments {
     /// Reads the footers of all segments. Those that cannot be read are told to `note` and left out.
     pub async fn load(
         repository: &Repository,
-        mut note: impl FnMut(ObjectName, String),
+        mut note: impl FnMut(ObjectName, &RepoError),
     ) -> Result<Self> {
         let mut segments = Self {
             repository: repository.clone(),
@@ -64,7 +64,7 @@ impl Segments {
             };
             match segments.learn(name, id, &found).await {
                 Ok(()) => {}
-                Err(error) if error.is_of_object() => note(name, error.to_string()),
+                Err(error) if error.is_of_object() => note(name, &error),
                 Err(error) => return Err(error),
             }
         }

@@ -54,7 +54,7 @@ impl Work<'_> {
         let segments = match index {
             Index::Footers => None,
             Index::Segments | Index::SegmentsAndMore => {
-                let note = |name, detail| found.note(name, detail);
+                let note = |name, error: &RepoError| found.note(name, useless(error));
                 Some(Segments::load(self.repository, note).await?)
             }
         };
@@ -129,16 +129,14 @@ impl Comparison<'_> {
         for (segment, wanted) in std::mem::take(&mut self.covered).into_iter().enumerate() {
             let (name, covers) = segments.name(segment);
             if wanted.is_empty() {
-                found.note(
-                    name,
-                    format!("none of the {covers} packs that it covers is wanted"),
-                );
+                let none = format!("none of the {covers} packs that it covers is wanted");
+                found.note(name, format!("{none}; it may be deleted"));
                 continue;
             }
             let mut contents = match segments.read(segment).await {
                 Ok(contents) => contents,
                 Err(error) if error.is_of_object() => {
-                    found.note(name, error);
+                    found.note(name, useless(&error));
                     let wanted = wanted.into_iter().map(|pack| (pack, Adoption::New));
                     self.adopt(found, wanted.collect()).await?;
                     continue;
@@ -238,6 +236,13 @@ impl Comparison<'_> {
             }
             missing.newly_count += catalog.packs_missing(&numbers).await?;
         }
+    }
+}
+
+fn useless(error: &RepoError) -> String {
+    match error.is_damage() {
+        true => format!("{error}; it may be deleted"),
+        false => error.to_string(),
     }
 }
 
