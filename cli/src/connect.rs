@@ -278,10 +278,9 @@ pub async fn create_repository(global: &Global, url: &str) -> Outcome<(Repositor
             repository.store().url_redacted()
         );
         eprintln!("its key is {}", path.display());
-        eprintln!(
-            "  WITHOUT THIS FILE THE BACKUPS CANNOT BE READ BY ANYBODY. Keep a copy in another place,"
-        );
-        eprintln!("  or add a passphrase: holdfast key add-passphrase --new-passphrase-file FILE");
+        eprintln!("  WITHOUT THIS FILE NOBODY CAN READ THE BACKUPS. Keep a copy in another place,");
+        eprintln!("  or add a passphrase:");
+        eprintln!("  holdfast key add-passphrase --new-passphrase-file FILE");
     }
     Ok((repository, path))
 }

@@ -30,7 +30,7 @@ impl Progress {
         } else if std::io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
             bar.set_style(spinner());
-            bar.set_prefix(what.clone());
+            bar.set_prefix(short(&what));
             bar.enable_steady_tick(Duration::from_millis(200));
             Shown::Bar(bar)
         } else {
@@ -94,6 +94,20 @@ impl Drop for Progress {
     }
 }
 
+/// What fits beside the numbers on 80 columns: the end of a volume's name says most.
+fn short(what: &str) -> String {
+    const HEAD: usize = 10;
+    const TAIL: usize = 15;
+    let count = what.chars().count();
+    if count <= HEAD + TAIL + 1 {
+        return what.to_owned();
+    }
+    let head = what.chars().take(HEAD);
+    head.chain(['…'])
+        .chain(what.chars().skip(count - TAIL))
+        .collect()
+}
+
 fn spinner() -> ProgressStyle {
     ProgressStyle::with_template("{prefix} {spinner} {bytes} {bytes_per_sec} {msg} {elapsed}")
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
@@ -101,8 +115,21 @@ fn spinner() -> ProgressStyle {
 
 fn full_bar() -> ProgressStyle {
     ProgressStyle::with_template(
-        "{prefix} [{bar:20}] {bytes}/{total_bytes} {bytes_per_sec} {msg} eta {eta}",
+        "{prefix} [{wide_bar}] {percent}% {bytes} {bytes_per_sec} eta {eta}",
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar())
     .progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn long_names_keep_their_ends() {
+        assert_eq!(short("backup of web"), "backup of web");
+        let long = short("backup of production/database-with-a-long-name-0");
+        assert_eq!(long, "backup of …h-a-long-name-0");
+        assert_eq!(long.chars().count(), 26);
+    }
 }

@@ -5,5 +5,6 @@ pub mod cli;
 pub mod fixture;
 pub mod image;
 pub mod oracle;
+pub mod processes;
 pub mod server;
 pub mod store_contract;

@@ -13,7 +13,7 @@ pub struct Server {
     child: Child,
     port: u16,
     path: &'static str,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn tool(name: &str) -> Option<PathBuf> {
@@ -52,7 +52,7 @@ impl Server {
             child,
             port,
             path,
-            _dir: dir,
+            dir,
         };
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -65,8 +65,23 @@ impl Server {
         server
     }
 
-    /// `rclone serve s3` over a directory with a bucket named `bucket`.
+    /// How many requests it has logged.
+    pub fn requests(&self) -> usize {
+        let log = fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default();
+        log.matches(" HTTP/1.1\"").count()
+    }
+
+    /// `rclone serve s3` over a directory with a bucket named `bucket`; any credentials do.
     pub fn rclone() -> Option<Self> {
+        Self::rclone_with(&[])
+    }
+
+    /// The same, for these credentials only.
+    pub fn rclone_guarded(id: &str, secret: &str) -> Option<Self> {
+        Self::rclone_with(&["--auth-key", &format!("{id},{secret}")])
+    }
+
+    fn rclone_with(more: &[&str]) -> Option<Self> {
         let rclone = tool("py/bin/rclone")?;
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir_all(dir.path().join("data/bucket")).expect("a bucket");
@@ -77,6 +92,7 @@ impl Server {
             .arg(format!("127.0.0.1:{port}"))
             .arg("--config")
             .arg(dir.path().join("rclone.conf"))
+            .args(more)
             .arg(dir.path().join("data"));
         Some(Self::start(&mut command, port, "", dir))
     }

@@ -1,5 +1,12 @@
 //! Round trips through the shipped binary, compared by oracles that are not our own code.
 
+mod full;
+mod golden;
+mod hostile;
+mod s3;
+mod terminal;
+mod up;
+
 use holdfast_tests::cli::{Home, is_root};
 use holdfast_tests::fixture;
 use holdfast_tests::image::Image;

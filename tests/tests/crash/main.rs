@@ -2,6 +2,9 @@
 //! whole, and the next run right. EIO and ENOSPC at the n-th call likewise. The faults are injected into
 //! the shipped binary by strace: there is no hook in the code.
 
+mod owners;
+mod processes;
+
 use holdfast_tests::cli::{Ended, Home};
 use holdfast_tests::fixture;
 use holdfast_tests::oracle::assert_same;
