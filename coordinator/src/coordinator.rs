@@ -104,7 +104,10 @@ impl Coordinator {
             clock: clock.clone(),
             settings: settings.packs,
             spill_dir: spool,
-            catalog_is_empty: totals.packs == 0,
+            catalog_ids: match totals.packs {
+                0 => 0,
+                _ => totals.chunks + totals.nodes,
+            },
         });
         let library = library(&settings, catalog.clone(), repository.clone());
         let core = Arc::new(Core {

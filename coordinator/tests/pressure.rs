@@ -3,6 +3,7 @@
 mod support;
 
 use bytes::Bytes;
+use holdfast_format::frame::FrameBuilder;
 use std::sync::Arc;
 use std::time::Duration;
 use support::*;
@@ -76,4 +77,34 @@ async fn a_silent_session_gets_its_acknowledgement() {
     let mut again = Agent::begin(&bench, "web", 1).await;
     let ids: Vec<Bytes> = all.iter().map(|e| e.chunk.clone()).collect();
     assert!(again.missing(&ids).await.unwrap().is_empty());
+}
+
+/// So many new chunks that the catalog, which was not empty, is read into the filter meanwhile: nothing
+/// that is stored is taken for new, before, during and after.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_is_never_taken_for_new() {
+    let send = async |bench: &Bench, name: &str, key: u8, chunks: std::ops::Range<u64>| {
+        let mut agent = Agent::begin(bench, name, key).await;
+        agent.put(dir(""));
+        let chunks: Vec<u64> = chunks.collect();
+        for chunks in chunks.chunks(300) {
+            let mut frame = FrameBuilder::new();
+            for n in chunks {
+                let bytes = noise(*n, 100);
+                let id = agent.ids.chunk(&bytes);
+                frame.push(id.into_bytes(), &bytes).unwrap();
+            }
+            agent.frame(frame.finish(1).unwrap());
+        }
+        agent.finish().await.unwrap().stats.unwrap().new_chunks
+    };
+    let bench = Bench::new().await;
+    assert_eq!(send(&bench, "a", 1, 0..3000).await, 3000);
+    let bench = bench.restart().await;
+    assert_eq!(send(&bench, "b", 2, 0..3000).await, 0);
+    assert_eq!(send(&bench, "b", 3, 3000..9000).await, 6000);
+    for key in 4..8 {
+        assert_eq!(send(&bench, "c", key, 0..9000).await, 0);
+    }
+    assert_eq!(send(&bench, "c", 8, 8900..9100).await, 100);
 }

@@ -222,6 +222,20 @@ impl Catalog {
         Ok(present(&ids, &known))
     }
 
+    /// Ids after this one, ascending, at most so many: of all chunks and nodes, whatever became of their
+    /// packs.
+    pub async fn ids(&self, after: Option<&RawId>, limit: u32) -> Result<Vec<RawId>> {
+        const DOING: &str = "list ids";
+        let mut conn = self.readers.acquire().await.doing(DOING)?;
+        let rows = sqlx::query("SELECT id FROM chunks WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(after.map_or(&[][..], |id| &id[..]))
+            .bind(i64::from(limit))
+            .fetch_all(&mut *conn)
+            .await
+            .doing(DOING)?;
+        rows.iter().map(|row| raw_id(row, 0)).collect()
+    }
+
     /// Where each of these chunks or nodes lies; `None`: not present. For what is written now: ids in a
     /// condemned pack are not found.
     pub async fn locate(&self, ids: &[RawId]) -> Result<Vec<Option<Location>>> {

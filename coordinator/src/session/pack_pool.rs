@@ -66,8 +66,8 @@ pub struct PoolParts {
     pub settings: PackSettings,
     /// Directory for spilled packs; exists and is ours.
     pub spill_dir: PathBuf,
-    /// Whether the catalog has no chunk yet: then what it surely lacks is known without asking it.
-    pub catalog_is_empty: bool,
+    /// About how many chunks and nodes the catalog knows.
+    pub catalog_ids: u64,
 }
 
 struct Shared {
@@ -96,7 +96,7 @@ impl PackPool {
             clock: parts.clock,
             settings: parts.settings,
             spill_dir: parts.spill_dir,
-            filter: Filter::new(parts.catalog_is_empty),
+            filter: Filter::new(parts.catalog_ids),
             domains: Mutex::default(),
             open: AtomicU64::new(0),
             room: Arc::new(Semaphore::new(room_kib as usize)),
@@ -136,6 +136,10 @@ impl PackPool {
         if !ask.is_empty() {
             let asked: Vec<[u8; 32]> = ask.iter().map(|n| ids[*n]).collect();
             let present = self.0.catalog.present(&asked).await?;
+            let absent = present.iter().filter(|present| !**present).count();
+            if self.0.filter.answered_absent(absent as u64) {
+                tokio::spawn(self.clone().fill_filter());
+            }
             for (n, present) in ask.into_iter().zip(present) {
                 if present {
                     found[n] = Presence::Stored;
@@ -143,6 +147,20 @@ impl PackPool {
             }
         }
         Ok(found)
+    }
+
+    async fn fill_filter(self) {
+        let filter = &self.0.filter;
+        filter.begin();
+        let domains: Vec<Arc<Domain>> = lock(&self.0.domains).values().cloned().collect();
+        for domain in domains {
+            // What is not pending any more is in the catalog, which is read after this.
+            let pending = lock(&domain.state);
+            pending.pending.keys().for_each(|id| filter.add(id));
+        }
+        if let Err(error) = filter.fill(&self.0.catalog).await {
+            tracing::warn!(%error, "lookups stay as slow as they are");
+        }
     }
 
     /// Puts a frame into the domain's open pack; `holder` holds its chunks once the ticket is durable.
