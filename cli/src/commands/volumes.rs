@@ -33,7 +33,7 @@ pub async fn run(global: &Global) -> Outcome<()> {
         let latest = volume.latest.as_ref().map(|s| time(s.received_ns));
         let state = match (volume.eligible, volume.reason.as_str()) {
             (true, _) => "served".to_owned(),
-            (false, "") => "not served".to_owned(),
+            (false, "" | "NotServed") => "not served".to_owned(),
             (false, reason) => reason.to_owned(),
         };
         let document = json!({

@@ -147,7 +147,11 @@ impl Hub {
                     job: row.id.as_bytes().to_vec().into(),
                     state: JobState::Failed.into(),
                     reason: "AgentLost".into(),
-                    detail: format!("the agent on {node} stopped reporting"),
+                    detail: format!(
+                        "the agent on {node} stopped reporting: it ended, or cannot reach the \
+                         coordinator; look at it, then start the {} again",
+                        row.info.borrow().what
+                    ),
                     ..Report::default()
                 };
                 apply(&row.info, report, now_ns);
