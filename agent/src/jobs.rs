@@ -109,16 +109,9 @@ async fn subscribed(
                     Some(order) => works.take(order),
                 }
             }
-            _ = reports.tick() => {
-                for report in works.table.due(ALIVE_EVERY) {
-                    let job = report.job.clone();
-                    let ended = table::has_ended(&report);
-                    send(&sender, Body::Report(report)).await?;
-                    if ended {
-                        works.table.forget(&job);
-                    }
-                }
-            }
+            _ = reports.tick() => report(&works.table, &sender).await?,
+            // Whoever waits for a job need not wait for the tick too.
+            () = works.table.changed() => report(&works.table, &sender).await?,
             _ = looks.tick() => {
                 let now = discover(settings, metrics, works).await;
                 if now != listed {
@@ -128,6 +121,19 @@ async fn subscribed(
             }
         }
     }
+}
+
+/// Says what is to be said of the jobs.
+async fn report(table: &Table, sender: &mpsc::Sender<proto::AgentMessage>) -> Result<()> {
+    for report in table.due(ALIVE_EVERY) {
+        let job = report.job.clone();
+        let ended = table::has_ended(&report);
+        send(sender, Body::Report(report)).await?;
+        if ended {
+            table.forget(&job);
+        }
+    }
+    Ok(())
 }
 
 async fn send(sender: &mpsc::Sender<proto::AgentMessage>, body: Body) -> Result<()> {

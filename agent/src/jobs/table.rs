@@ -8,10 +8,14 @@ use proto::{JobState, Report};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Jobs by id.
 #[derive(Debug, Default)]
-pub struct Table(Mutex<HashMap<Bytes, Row>>);
+pub struct Table {
+    rows: Mutex<HashMap<Bytes, Row>>,
+    changed: Notify,
+}
 
 #[derive(Debug)]
 struct Row {
@@ -63,6 +67,7 @@ impl Table {
             told: None,
         };
         rows.insert(job, row);
+        self.changed.notify_one();
         Some(())
     }
 
@@ -70,6 +75,7 @@ impl Table {
     pub fn begin(&self, job: &Bytes) {
         if let Some(row) = self.rows().get_mut(job) {
             row.state = JobState::Running;
+            self.changed.notify_one();
         }
     }
 
@@ -86,6 +92,7 @@ impl Table {
             }
             row.state = state;
             row.end = Some(last);
+            self.changed.notify_one();
         }
     }
 
@@ -136,6 +143,11 @@ impl Table {
         due
     }
 
+    /// Waits until a job has come, begun or ended since this was waited for last.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     /// The job's last report has been given.
     pub fn forget(&self, job: &Bytes) {
         self.rows().remove(job);
@@ -143,7 +155,7 @@ impl Table {
 
     fn rows(&self) -> MutexGuard<'_, HashMap<Bytes, Row>> {
         // Rows are consistent after every call on them.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
