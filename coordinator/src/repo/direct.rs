@@ -140,7 +140,9 @@ mod tests {
 
     #[test]
     fn any_cut_into_parts_gives_the_same_file() {
-        let whole: Vec<u8> = (0..9_500_001_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        let whole: Vec<u8> = (0..9_500_001_u32)
+            .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+            .collect();
         for total in [0, 1, 4095, 1 << 20, (1 << 20) + 1, 4 << 20, 9_500_001] {
             for cut in [1000, 4096, 1 << 20, 7_000_000] {
                 let file = tempfile::tempfile().unwrap();
@@ -156,7 +158,9 @@ mod tests {
 
     #[test]
     fn any_range_reads_what_was_written() {
-        let whole: Vec<u8> = (0..5_000_003_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+        let whole: Vec<u8> = (0..5_000_003_u32)
+            .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+            .collect();
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&whole, 0).unwrap();
         let long = DIRECT_FROM as u64;
