@@ -474,25 +474,23 @@ impl<'a> Planner<'a> {
             for window in windows.into_iter().chain([self.window]) {
                 window.clean_up(context);
             }
-            if let Some(long) = self.long.take() {
-                long.job.clean_up(context);
-            }
+            let long = self.long.take();
+            long.iter().for_each(|long| long.job.clean_up(context));
             return;
         }
         let Some(Level { dir, .. }) = self.levels.pop() else {
             return;
         };
         let finished = || -> crate::beneath::Result<()> {
-            if !context.is_touched() {
-                dir.clone().release(context);
-                return Ok(());
+            let touched = context.is_touched();
+            let handle = touched.then(|| dir.dir(context)).transpose()?;
+            if let Some(handle) = &handle {
+                // Durable before the marker goes: without it nobody would look again.
+                rustix::fs::syncfs(&**handle)?;
+                context.unmark(handle)?;
             }
-            // Durable before the marker goes: without it nobody would look again.
-            let handle = dir.dir(context)?;
-            rustix::fs::syncfs(&*handle)?;
-            context.unmark(&handle)?;
             dir.clone().release(context);
-            rustix::fs::fsync(&*handle)
+            handle.map_or(Ok(()), |handle| rustix::fs::fsync(&*handle))
         };
         if let Err(errno) = finished() {
             context.item_failed(&dir.path(), "finish", errno);

@@ -1,0 +1,136 @@
+//! Orders, reports and what becomes of the jobs of lost agents.
+
+use super::*;
+use holdfast_proto::v1::{VolumeFacts, VolumeList};
+
+fn hello(node: &str, volumes: &[(&str, bool)]) -> Hello {
+    let volume = |(name, eligible): &(&str, bool)| AgentVolume {
+        facts: Some(VolumeFacts {
+            name: (*name).into(),
+            ..VolumeFacts::default()
+        }),
+        eligible: *eligible,
+        reason: "Unsupported".into(),
+        detail: "procfs".into(),
+    };
+    Hello {
+        protocol: 1,
+        node: node.into(),
+        volumes: Some(VolumeList {
+            volumes: volumes.iter().map(volume).collect(),
+        }),
+        ..Hello::default()
+    }
+}
+
+fn backup(volume: &str) -> What {
+    What::Backup(BackupOrder {
+        volume: volume.into(),
+        ..BackupOrder::default()
+    })
+}
+
+fn report(id: JobId, state: JobState) -> Report {
+    Report {
+        job: id.as_bytes().to_vec().into(),
+        state: state.into(),
+        ..Report::default()
+    }
+}
+
+const JOB: JobId = JobId::from_bytes([7; 16]);
+
+#[test]
+fn an_order_reaches_the_agent_that_serves_the_volume_and_reports_come_back() {
+    let hub = Hub::default();
+    let (_a, mut none) = hub.connect(hello("a", &[("web", false)]));
+    let (b, mut orders) = hub.connect(hello("b", &[("web", true)]));
+    assert_eq!(hub.start(JOB, backup("web"), None, 5).unwrap().node, "b");
+    assert!(matches!(
+        orders.try_recv().unwrap().body,
+        Some(order::Body::Backup(_))
+    ));
+    assert!(none.try_recv().is_err());
+    let watch = hub.watch(&JOB).unwrap();
+    hub.report(&b, report(JOB, JobState::Done), 9);
+    assert_eq!(watch.borrow().ended_ns, 9);
+    hub.report(&b, report(JOB, JobState::Running), 10);
+    assert_eq!(watch.borrow().ended_ns, 9, "an ended job stays ended");
+}
+
+#[test]
+fn a_volume_that_nobody_can_serve_says_why() {
+    let hub = Hub::default();
+    let _a = hub.connect(hello("a", &[("web", false)]));
+    let error = hub.start(JOB, backup("web"), None, 0).unwrap_err();
+    assert!(
+        error.to_string().contains("Unsupported on a: procfs"),
+        "{error}"
+    );
+    let error = hub.start(JOB, backup("db"), None, 0).unwrap_err();
+    assert!(matches!(error, Error::AgentMissing { .. }));
+}
+
+#[test]
+fn jobs_of_a_lost_agent_fail_and_others_cannot_report_them() {
+    let hub = Hub::default();
+    let (a, _orders) = hub.connect(hello("a", &[("web", true)]));
+    let (b, _others) = hub.connect(hello("b", &[]));
+    hub.start(JOB, backup("web"), None, 0).unwrap();
+    hub.report(&b, report(JOB, JobState::Done), 1);
+    assert_eq!(hub.jobs()[0].ended_ns, 0);
+    hub.report(&a, report(JOB, JobState::Running), 1);
+    hub.expire("a", 2);
+    assert_eq!(hub.jobs()[0].ended_ns, 0, "it was heard of");
+    hub.disconnect(&a);
+    hub.expire("a", 3);
+    let job = hub.jobs().remove(0);
+    assert_eq!(
+        (job.ended_ns, job.last.unwrap().reason.as_str()),
+        (3, "AgentLost")
+    );
+}
+
+#[test]
+fn a_job_of_an_earlier_process_is_taken_in_from_its_agents_report() {
+    let hub = Hub::default();
+    let (a, _orders) = hub.connect(hello("a", &[]));
+    let (b, _others) = hub.connect(hello("b", &[]));
+    let mut running = report(JOB, JobState::Running);
+    (running.what, running.volume) = ("backup".into(), "web".into());
+    hub.report(&a, running, 4);
+    hub.report(&b, report(JOB, JobState::Failed), 5);
+    let job = hub.jobs().remove(0);
+    assert_eq!(
+        (job.what.as_str(), job.volume.as_str(), job.ended_ns),
+        ("backup", "web", 0)
+    );
+    hub.report(&a, report(JOB, JobState::Done), 6);
+    assert_eq!(hub.watch(&JOB).unwrap().borrow().ended_ns, 6);
+}
+
+#[test]
+fn another_agents_return_does_not_make_a_job_unheard_of() {
+    let hub = Hub::default();
+    let (a, _orders) = hub.connect(hello("a", &[("web", true)]));
+    hub.start(JOB, backup("web"), None, 0).unwrap();
+    hub.report(&a, report(JOB, JobState::Running), 1);
+    hub.connect(hello("b", &[]));
+    hub.expire("a", 2);
+    assert_eq!(hub.jobs()[0].ended_ns, 0);
+}
+
+#[test]
+fn the_table_of_jobs_is_bounded() {
+    let hub = Hub::default();
+    let (a, mut orders) = hub.connect(hello("a", &[("web", true)]));
+    for n in 0..MAX_JOBS as u64 + 10 {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&n.to_le_bytes());
+        hub.start(JobId::from_bytes(id), backup("web"), None, 0)
+            .unwrap();
+        hub.report(&a, report(JobId::from_bytes(id), JobState::Done), 1);
+        orders.try_recv().unwrap();
+    }
+    assert_eq!(hub.jobs().len(), MAX_JOBS);
+}
