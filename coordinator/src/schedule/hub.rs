@@ -81,7 +81,9 @@ struct Agent {
 struct Row {
     id: JobId,
     info: watch::Sender<JobInfo>,
-    heard: u64,
+    /// The coming or going of its agent since which nobody has reported it; `None` where it was
+    /// reported since, or started later.
+    unheard_since: Option<u64>,
 }
 
 /// An agent's subscription. Give it back with `Hub::disconnect`.
@@ -95,6 +97,11 @@ impl Connection {
     /// The agent's node.
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// The number of its coming, as `Hub::expire` takes it.
+    pub fn event(&self) -> u64 {
+        self.number
     }
 }
 
@@ -112,7 +119,7 @@ impl Hub {
             volumes: bounded(volumes),
         };
         state.agents.insert(hello.node.clone(), agent);
-        state.hear_again(&hello.node);
+        state.hear_again(&hello.node, number);
         let node = hello.node;
         (Connection { node, number }, receiver)
     }
@@ -127,22 +134,25 @@ impl Hub {
         }
     }
 
-    /// The agent's stream has ended.
-    pub fn disconnect(&self, connection: &Connection) {
+    /// The agent's stream has ended; the number of this event.
+    pub fn disconnect(&self, connection: &Connection) -> u64 {
         let mut state = self.lock();
         let current = state.agents.get(&connection.node).map(|a| a.connection);
         if current == Some(connection.number) {
             state.agents.remove(&connection.node);
         }
-        state.hear_again(&connection.node);
+        state.connections += 1;
+        let event = state.connections;
+        state.hear_again(&connection.node, event);
+        event
     }
 
-    /// Fails the node's jobs that nobody has reported since it went away or came back. Called
-    /// `AGENT_GRACE` after the one, `RETURN_GRACE` after the other.
-    pub fn expire(&self, node: &str, now_ns: i64) {
+    /// Fails the node's jobs that nobody has reported since it went away or came back, which was this
+    /// event. Called `AGENT_GRACE` after the one, `RETURN_GRACE` after the other; what comes or goes
+    /// later has its own.
+    pub fn expire(&self, node: &str, event: u64, now_ns: i64) {
         for row in &self.lock().jobs {
-            let lost = row.heard == 0 && row.info.borrow().node == node && !ended(&row.info);
-            if lost {
+            if row.unheard_since == Some(event) && !ended(&row.info) {
                 let report = Report {
                     job: row.id.as_bytes().to_vec().into(),
                     state: JobState::Failed.into(),
@@ -172,7 +182,7 @@ impl Hub {
             && row.info.borrow().node == connection.node
             && !ended(&row.info)
         {
-            row.heard += 1;
+            row.unheard_since = None;
             apply(&row.info, report, now_ns);
         }
     }
@@ -254,11 +264,11 @@ impl Hub {
 }
 
 impl State {
-    /// Reports of this node's jobs count from now on.
-    fn hear_again(&mut self, node: &str) {
+    /// This node's jobs are to be reported again.
+    fn hear_again(&mut self, node: &str, event: u64) {
         for row in &mut self.jobs {
             if row.info.borrow().node == node {
-                row.heard = 0;
+                row.unheard_since = Some(event);
             }
         }
     }
@@ -288,7 +298,11 @@ impl State {
             self.jobs.remove(gone.unwrap_or(last));
         }
         let info = watch::Sender::new(info);
-        self.jobs.push_front(Row { id, info, heard: 0 });
+        self.jobs.push_front(Row {
+            id,
+            info,
+            unheard_since: None,
+        });
     }
 
     fn job(&self, id: &JobId) -> Result<&Row> {

@@ -36,7 +36,7 @@ impl Jobs for JobsService {
         let (sender, receiver) = mpsc::channel(1);
         let coordinator = self.0.clone();
         tokio::spawn(async move {
-            expire_later(&coordinator, connection.node(), RETURN_GRACE);
+            expire_later(&coordinator, &connection, connection.event(), RETURN_GRACE);
             let stopping = coordinator.stopping();
             loop {
                 tokio::select! {
@@ -54,9 +54,9 @@ impl Jobs for JobsService {
                     _ = stopping.requested() => break,
                 }
             }
-            coordinator.hub().disconnect(&connection);
+            let left = coordinator.hub().disconnect(&connection);
             tracing::info!(node = %connection.node(), "agent disconnected");
-            expire_later(&coordinator, connection.node(), AGENT_GRACE);
+            expire_later(&coordinator, &connection, left, AGENT_GRACE);
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -89,12 +89,17 @@ fn take(coordinator: &Coordinator, connection: &Connection, message: AgentMessag
 }
 
 /// Jobs that nobody reports within the grace have lost their agent.
-fn expire_later(coordinator: &Arc<Coordinator>, node: &str, grace: Duration) {
-    let (coordinator, node) = (coordinator.clone(), node.to_owned());
+fn expire_later(
+    coordinator: &Arc<Coordinator>,
+    connection: &Connection,
+    event: u64,
+    grace: Duration,
+) {
+    let (coordinator, node) = (coordinator.clone(), connection.node().to_owned());
     tokio::spawn(async move {
         coordinator.clock().sleep(grace).await;
         coordinator
             .hub()
-            .expire(&node, coordinator.clock().now_ns());
+            .expire(&node, event, coordinator.clock().now_ns());
     });
 }

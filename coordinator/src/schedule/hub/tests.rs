@@ -79,11 +79,21 @@ fn jobs_of_a_lost_agent_fail_and_others_cannot_report_them() {
     hub.start(JOB, backup("web"), None, 0).unwrap();
     hub.report(&b, report(JOB, JobState::Done), 1);
     assert_eq!(hub.jobs()[0].ended_ns, 0);
+    hub.expire("a", a.event(), 2);
+    assert_eq!(
+        hub.jobs()[0].ended_ns,
+        0,
+        "it was started after its agent came"
+    );
+    let left = hub.disconnect(&a);
+    let (a, _orders) = hub.connect(hello("a", &[]));
+    hub.expire("a", left, 2);
+    assert_eq!(hub.jobs()[0].ended_ns, 0, "its agent came back since");
     hub.report(&a, report(JOB, JobState::Running), 1);
-    hub.expire("a", 2);
+    hub.expire("a", a.event(), 2);
     assert_eq!(hub.jobs()[0].ended_ns, 0, "it was heard of");
-    hub.disconnect(&a);
-    hub.expire("a", 3);
+    let left = hub.disconnect(&a);
+    hub.expire("a", left, 3);
     let job = hub.jobs().remove(0);
     assert_eq!(
         (job.ended_ns, job.last.unwrap().reason.as_str()),
@@ -112,11 +122,10 @@ fn a_job_of_an_earlier_process_is_taken_in_from_its_agents_report() {
 #[test]
 fn another_agents_return_does_not_make_a_job_unheard_of() {
     let hub = Hub::default();
-    let (a, _orders) = hub.connect(hello("a", &[("web", true)]));
+    let (_a, _orders) = hub.connect(hello("a", &[("web", true)]));
     hub.start(JOB, backup("web"), None, 0).unwrap();
-    hub.report(&a, report(JOB, JobState::Running), 1);
-    hub.connect(hello("b", &[]));
-    hub.expire("a", 2);
+    let (b, _others) = hub.connect(hello("b", &[]));
+    hub.expire("a", b.event(), 2);
     assert_eq!(hub.jobs()[0].ended_ns, 0);
 }
 
