@@ -3,7 +3,9 @@
 
 use crate::output::bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::future::Future;
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -84,6 +86,28 @@ impl Progress {
     pub fn finish(&self) {
         if let Shown::Bar(bar) = &self.shown {
             bar.finish_and_clear();
+        }
+    }
+
+    /// Shows how far an agent's work has come until it ends.
+    pub async fn follow<T>(
+        &self,
+        progress: &holdfast_agent::Progress,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let mut work = pin!(work);
+        let mut looks = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    self.finish();
+                    return done;
+                }
+                _ = looks.tick() => {
+                    let view = progress.view();
+                    self.update(view.done_files, view.done_bytes, view.total_bytes);
+                }
+            }
         }
     }
 }

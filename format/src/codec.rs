@@ -9,7 +9,7 @@ use crate::entry::{
     Content, Entry, Extent, Kind, MAX_ENTRY_BYTES, MAX_INLINE_EXTENTS, MAX_INLINE_LIMIT,
     MAX_INLINE_XATTR_BYTES, MAX_XATTR_BYTES, Problem, Xattr, XattrValue,
 };
-use crate::error::FormatError;
+use crate::error::{FormatError, check_limit};
 use crate::id::{ChunkId, NodeId};
 use crate::path::{MAX_PATH_BYTES, RelPath};
 use bytes::Bytes;
@@ -328,17 +328,6 @@ fn check_reason(reason: &str) -> Result<(), FormatError> {
         rule: "reason is not one UpperCamelCase word",
         offset: 0,
     })
-}
-
-fn check_limit(what: &'static str, found: usize, limit: usize) -> Result<(), FormatError> {
-    if found > limit {
-        return Err(FormatError::Limit {
-            what,
-            found: found as u64,
-            limit: limit as u64,
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

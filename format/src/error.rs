@@ -123,3 +123,18 @@ pub enum FormatError {
         detail: String,
     },
 }
+
+/// Refuses what is more than `limit`.
+pub(crate) fn check_limit<N>(what: &'static str, found: N, limit: N) -> Result<(), FormatError>
+where
+    N: PartialOrd + TryInto<u64>,
+{
+    if found <= limit {
+        return Ok(());
+    }
+    Err(FormatError::Limit {
+        what,
+        found: found.try_into().unwrap_or(u64::MAX),
+        limit: limit.try_into().unwrap_or(u64::MAX),
+    })
+}

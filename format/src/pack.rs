@@ -4,7 +4,7 @@
 //! its key and nothing else; its name is BLAKE3 of its stored bytes. The builder uses up its salt.
 
 use crate::coding::Reader;
-use crate::error::FormatError;
+use crate::error::{FormatError, check_limit};
 use crate::frame::{Codec, Frame, MAX_FRAME_ITEMS, MAX_FRAME_PAYLOAD, open_payload};
 use crate::id::{PackId, RepositoryId};
 use crate::seal::{
@@ -367,13 +367,6 @@ pub(crate) fn check_kind(pack: ObjectKind, items: ItemKind) -> Result<(), Format
             "items of this kind do not belong in this kind of object",
         )),
     }
-}
-
-fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<(), FormatError> {
-    if found > limit {
-        return Err(FormatError::Limit { what, found, limit });
-    }
-    Ok(())
 }
 
 fn wrong(rule: &'static str) -> FormatError {

@@ -5,7 +5,7 @@
 //! sorted items, footer, trailer, like a pack; the footer has a fence for each block, so that one id is
 //! found by reading the footer and one block. All packs of a segment are of one domain generation.
 
-use crate::error::FormatError;
+use crate::error::{FormatError, check_limit};
 use crate::frame::Codec;
 use crate::id::{PackId, RepositoryId};
 use crate::pack::{ItemKind, PackFrame, Trailer, trailer_bytes};
@@ -295,13 +295,6 @@ pub fn open_segment<'k>(
     }
     packs.iter_mut().try_for_each(parts::fill)?;
     Ok(packs)
-}
-
-fn check_limit(what: &'static str, found: u64, limit: u64) -> Result<(), FormatError> {
-    if found > limit {
-        return Err(FormatError::Limit { what, found, limit });
-    }
-    Ok(())
 }
 
 fn wrong(rule: &'static str) -> FormatError {

@@ -6,7 +6,7 @@
 use crate::chunker::{MAX_CHUNK_BYTES, PROFILES};
 use crate::codec::{MAX_DETAIL_BYTES, MAX_REASON_BYTES};
 use crate::entry::Problem;
-use crate::error::FormatError;
+use crate::error::{FormatError, check_limit};
 use crate::frame::{Codec, Frame, FrameItem, MAX_FRAME_ITEMS};
 use crate::id::{ChunkId, NodeId, SnapshotId, VolumeId};
 use crate::path::RelPath;
@@ -40,17 +40,6 @@ fn wrong(what: &'static str, rule: &'static str) -> FormatError {
         rule,
         offset: 0,
     }
-}
-
-fn check_limit(what: &'static str, found: usize, limit: usize) -> Result<(), FormatError> {
-    if found > limit {
-        return Err(FormatError::Limit {
-            what,
-            found: found as u64,
-            limit: limit as u64,
-        });
-    }
-    Ok(())
 }
 
 /// The id in a field; the error names the type of id.

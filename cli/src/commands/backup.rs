@@ -19,7 +19,6 @@ use holdfast_proto::v1;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 const HEADINGS: &[&str] = &[
     "SNAPSHOT", "VOLUME", "FILES", "SIZE", "CHANGED", "ADDED", "PROBLEMS",
@@ -176,18 +175,8 @@ async fn one(
     let cancel = Cancel::new();
     let shown = Shown::new(format!("backup of {}", volume.facts.name), global.quiet);
     let work = backup(client, volume, how, progress.clone(), cancel.clone());
-    let watched = async {
-        loop {
-            let view = progress.view();
-            shown.update(view.done_files, view.done_bytes, view.total_bytes);
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    let report = tokio::select! {
-        report = signals::cancel_on_interrupt(work, cancel) => report,
-        () = watched => unreachable!("the loop does not end"),
-    };
-    shown.finish();
+    let work = signals::cancel_on_interrupt(work, cancel);
+    let report = shown.follow(&progress, work).await;
     report.map_err(|e| Failure::with(exit_of(e.reason()), chain(&e)))
 }
 

@@ -15,7 +15,6 @@ use holdfast_proto::v1;
 use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Restores, and says what could not be.
 pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
@@ -48,18 +47,8 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
         progress.clone(),
         cancel.clone(),
     );
-    let watched = async {
-        loop {
-            let view = progress.view();
-            shown.update(view.done_files, view.done_bytes, view.total_bytes);
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    let report = tokio::select! {
-        report = signals::cancel_on_interrupt(work, cancel) => report,
-        () = watched => unreachable!("the loop does not end"),
-    };
-    shown.finish();
+    let work = signals::cancel_on_interrupt(work, cancel);
+    let report = shown.follow(&progress, work).await;
     let report = report.map_err(|e| Failure::with(exit_of(e.reason()), chain(&e)))?;
     print(global, &options, &report)?;
     connected.close().await;

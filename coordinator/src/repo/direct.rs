@@ -65,9 +65,9 @@ pub(super) fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     if length >= DIRECT_FROM && set_direct(file, true).is_ok() {
         let read = read_direct(file, &range, length);
         set_direct(file, false)?;
-        match read {
-            Err(error) if is_refusal(&error) => {}
-            read => return read,
+        // Whatever went wrong or came short, the usual way finds out what it is.
+        if let Ok(bytes) = read {
+            return Ok(bytes);
         }
     }
     let mut bytes = vec![0; length];
@@ -180,8 +180,7 @@ mod tests {
 
     #[test]
     fn a_filesystem_that_refuses_gets_the_usual_writes() {
-        // A pipe's end takes the flag as something else, a file on procfs not at all: what matters is
-        // that a refused write falls back. An unaligned offset is refused by every filesystem.
+        // Most filesystems refuse an unaligned offset; those that do not (tmpfs, btrfs) must write it.
         let file = tempfile::tempfile().unwrap();
         let mut output = Output {
             file: &file,
@@ -189,7 +188,6 @@ mod tests {
             direct: set_direct(&file, true).is_ok(),
         };
         output.write(b"abc").unwrap();
-        assert!(!output.direct);
         let mut read = [0; 4];
         file.read_exact_at(&mut read, 0).unwrap();
         assert_eq!(&read, b"\0abc");

@@ -159,14 +159,7 @@ pub async fn reconcile(
     now_ns: i64,
     progress: Progress<'_>,
 ) -> Result<Reconciled> {
-    let work = Work {
-        catalog,
-        repository,
-        now_ns,
-        progress,
-        index: Index::Footers,
-    };
-    work.all().await
+    reconcile_new(catalog, repository, now_ns, Index::Footers, progress).await
 }
 
 /// The same for a catalog that knows little or nothing: reads index segments where they are of use.

@@ -1,9 +1,9 @@
 //! What is in a pack: the list that its footer holds.
 
 use super::{FRAME_PREFIX_BYTES, MAX_FOOTER_BYTES, MAX_PACK_BYTES, MAX_PACK_FRAMES};
-use super::{MAX_STORED_FRAME_BYTES, check_kind, check_limit};
+use super::{MAX_STORED_FRAME_BYTES, check_kind};
 use crate::coding::{Reader, put_varint};
-use crate::error::FormatError;
+use crate::error::{FormatError, check_limit};
 use crate::frame::{Codec, FrameItem, MAX_FRAME_ITEMS, MAX_FRAME_PLAIN};
 use crate::seal::{HEADER_BYTES, ObjectKind, TAG_BYTES};
 

@@ -1,10 +1,10 @@
 //! The plain bytes of a segment's parts.
 
+use super::wrong;
 use super::{BLOCK_ITEMS, Fence, MAX_SEGMENT_BLOCKS, MAX_SEGMENT_ITEMS, MAX_SEGMENT_PACKS};
 use super::{CoveredFrame, CoveredPack, SegmentFooter, SegmentItem, SegmentPack};
-use super::{check_limit, wrong};
 use crate::coding::{Reader, put_varint};
-use crate::error::FormatError;
+use crate::error::{FormatError, check_limit};
 use crate::frame::{Codec, MAX_FRAME_PLAIN};
 use crate::id::PackId;
 use crate::pack::{

@@ -1,11 +1,11 @@
 //! Entries and changes on the wire. A long content is an entry and then further messages.
 
-use super::{check_limit, is_profile, optional_id_from_wire, problem_from_wire, wrong};
+use super::{is_profile, optional_id_from_wire, problem_from_wire, wrong};
 use crate::chunker::MAX_CHUNK_BYTES;
 use crate::codec::MAX_XATTRS;
 use crate::content::{HOLE_ALIGN_BYTES, MIN_HOLE_BYTES};
 use crate::entry::{Content, Entry, Extent, Kind, Problem, Xattr, XattrValue};
-use crate::error::FormatError;
+use crate::error::{FormatError, check_limit};
 use crate::id::ChunkId;
 use crate::path::RelPath;
 use bytes::Bytes;
