@@ -11,6 +11,10 @@ trap 'rm -rf "$context"' EXIT
 cp "target/$target/release/"{holdfast,holdfast-agent,holdfast-coordinator} "$context/"
 strip "$context"/holdfast*
 cp deploy/Dockerfile LICENSE "$context/"
+# An empty base has no certification authorities: those of this machine, for stores behind TLS.
+bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+[ -s "$bundle" ] || { echo "image: $bundle is missing: install ca-certificates or set SSL_CERT_FILE" >&2; exit 1; }
+cp "$bundle" "$context/ca-certificates.crt"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 "$engine" build -t "holdfast:$version" --label "org.opencontainers.image.version=$version" "$context"
 echo "built holdfast:$version"

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use tools::{PEERS, Peer};
 
 const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,M,F,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR]
-       [--source disk|tmpfs] [--out FILE]
+       [--source disk|tmpfs] [--out FILE [--section NAME]]
        holdfast-bench corpus NAME DIR [SEED] | touch DIR N SEED | dirty FILE FRACTION SEED | insert FILE";
 
 /// The bounds that the project has set itself.
@@ -60,6 +60,8 @@ const fn target(work: &'static str, what: What, peer: Option<&'static str>, must
 struct Options {
     only: Vec<String>,
     out: Option<PathBuf>,
+    /// Which measured section of the document is replaced.
+    section: String,
     plan: Plan,
 }
 
@@ -127,7 +129,7 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
         text.push_str(&pipeline::table(&file)?);
     }
     match options.out {
-        Some(path) => write_section(&path, &text)?,
+        Some(path) => write_section(&path, &options.section, &text)?,
         None => print!("{text}"),
     }
     Ok(())
@@ -143,6 +145,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
             .map(String::from)
             .to_vec(),
         out: None,
+        section: "everything".to_owned(),
         plan: Plan {
             scratch: PathBuf::from(".bench"),
             peers: PEERS
@@ -165,6 +168,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
             "--source" => options.plan.tmpfs = *value == "tmpfs",
             "--scratch" => options.plan.scratch = value.into(),
             "--out" => options.out = Some(value.into()),
+            "--section" => options.section = (*value).to_owned(),
             "--peers" => {
                 let wanted: Vec<&str> = value.split(',').collect();
                 options.plan.peers.retain(|p| wanted.contains(&p.name()));
@@ -178,7 +182,9 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
 }
 
 fn measure_part(plan: &Plan, part: &str) -> Result<Vec<Row>, Box<dyn std::error::Error>> {
-    let touch = |root: &std::path::Path, round: u64| corpus::touch(root, 100, 1000 + round);
+    // Sources may be what an earlier run changed: the same bytes again would be no change.
+    let now = std::time::UNIX_EPOCH.elapsed()?.as_secs();
+    let touch = |root: &std::path::Path, round: u64| corpus::touch(root, 100, now + round);
     let rows = match part {
         "A" => plan.scenario(
             &plan.corpus("A")?,
@@ -207,7 +213,7 @@ fn measure_part(plan: &Plan, part: &str) -> Result<Vec<Row>, Box<dyn std::error:
                     Step::Backup("C: first backup of big.db"),
                     Step::Restore("C: restore of big.db", "C: restore of big.db over itself"),
                     Step::Change(&|root, round| {
-                        corpus::dirty(&root.join("big.db"), 0.01, 2000 + round)
+                        corpus::dirty(&root.join("big.db"), 0.01, now + round)
                     }),
                     Step::Backup("C: 1 % of the pages rewritten"),
                 ],
@@ -288,19 +294,22 @@ fn heading(plan: &Plan) -> String {
         let _ = writeln!(text, "- {}{note}", peer.version().unwrap_or_default());
     }
     for peer in PEERS.iter().filter(|p| !plan.peers.contains(p)) {
-        let _ = writeln!(text, "- {}: not measured (not installed)", peer.name());
+        let why = peer.version().map_or("not installed", |_| "not asked for");
+        let _ = writeln!(text, "- {}: not measured ({why})", peer.name());
     }
     text.push_str("\nEach cell: wall s / CPU s of all processes / peak RSS MiB (ours: agent+coordinator+cli) / MiB added.\n\n");
     text
 }
 
-/// Replaces the measured section of the document, between its two marks; the rest of it stays.
-fn write_section(path: &std::path::Path, text: &str) -> std::io::Result<()> {
-    const BEGIN: &str = "<!-- measured: written by `make bench` -->\n";
+/// Replaces one measured section of the document, between its two marks; the rest of it stays.
+fn write_section(path: &std::path::Path, section: &str, text: &str) -> std::io::Result<()> {
     const END: &str = "<!-- end of measured -->\n";
-    let old =
-        std::fs::read_to_string(path).unwrap_or_else(|_| format!("# Benchmarks\n\n{BEGIN}{END}"));
-    let (before, rest) = old.split_once(BEGIN).unwrap_or((&old, END));
+    let begin = format!("<!-- measured: {section} -->\n");
+    let mut old = std::fs::read_to_string(path).unwrap_or_else(|_| "# Benchmarks\n".to_owned());
+    if !old.contains(&begin) {
+        old.push_str(&format!("\n{begin}{END}"));
+    }
+    let (before, rest) = old.split_once(&begin).unwrap_or((&old, END));
     let after = rest.split_once(END).map_or("", |(_, after)| after);
-    std::fs::write(path, format!("{before}{BEGIN}{text}{END}{after}"))
+    std::fs::write(path, format!("{before}{begin}{text}{END}{after}"))
 }
