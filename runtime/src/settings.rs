@@ -18,6 +18,14 @@ pub use units::{ByteCount, Secret, Span};
 
 /// Every variable of ours begins so.
 const PREFIX: &str = "HOLDFAST_";
+/// What the `holdfast` command reads: exported for it, they are no mistake of another program.
+const OF_THE_COMMAND: [&str; 5] = [
+    "HOLDFAST_REPO",
+    "HOLDFAST_COORDINATOR",
+    "HOLDFAST_KEY_FILE",
+    "HOLDFAST_PASSPHRASE_FILE",
+    "HOLDFAST_STATE_DIR",
+];
 /// A settings file is written by a person.
 const FILE_LIMIT: u64 = 1 << 20;
 
@@ -241,12 +249,6 @@ impl Settings {
         self.errors.push(message.into());
     }
 
-    /// Lets variables of other programs of ours pass, such as `HOLDFAST_REPO`.
-    pub fn ignore_variables(&mut self, names: &[&str]) {
-        self.variables
-            .retain(|name, _| !names.contains(&name.as_str()));
-    }
-
     /// What the program runs with, or everything that is wrong.
     pub fn finish(mut self) -> Result<Effective, SettingsErrors> {
         let mut unknown = Vec::new();
@@ -257,13 +259,22 @@ impl Settings {
             self.errors
                 .push(format!("{origin}: unknown key {key}{hint}"));
         }
+        let mut ignored = Vec::new();
         let known: BTreeSet<String> = self.asked.iter().map(|key| variable(key)).collect();
         for name in self.variables.keys() {
             if known.contains(name) || is_service_link(name) {
                 continue;
             }
+            if OF_THE_COMMAND.contains(&name.as_str()) {
+                ignored.push(name.clone());
+                continue;
+            }
             let hint = nearest(name, &known);
             self.errors.push(format!("unknown variable {name}{hint}"));
+        }
+        if !ignored.is_empty() {
+            let key = String::from("(variables of the holdfast command, ignored)");
+            self.effective.push((key, ignored.join(",")));
         }
         if self.errors.is_empty() {
             Ok(Effective(self.effective))

@@ -156,3 +156,20 @@ fn units_round_trip() {
         assert!(bad.parse::<ByteCount>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn variables_of_the_command_are_no_mistake_here_and_are_told() {
+    let mut settings = settings(
+        "",
+        &[
+            ("HOLDFAST_COORDINATOR", "http://127.0.0.1:7270"),
+            ("HOLDFAST_STATE_DIR", "/srv/state"),
+        ],
+    );
+    // One that is a setting here as well is one.
+    assert_eq!(settings.get("state.dir", String::new()), "/srv/state");
+    assert_eq!(
+        settings.finish().unwrap().to_string(),
+        "state.dir=/srv/state, (variables of the holdfast command, ignored)=HOLDFAST_COORDINATOR"
+    );
+}
