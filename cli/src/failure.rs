@@ -81,6 +81,7 @@ pub fn exit_of(reason: &str) -> Exit {
         "VolumeNameTaken" | "VolumeBusy" | "SnapshotPinned" | "Refused" | "TargetNotEmpty" => {
             Exit::Refused
         }
+        "InvalidStoreUrl" => Exit::Usage,
         "Cancelled" => Exit::Interrupted,
         _ => Exit::Failed,
     }

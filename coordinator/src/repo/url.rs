@@ -59,6 +59,12 @@ impl StoreUrl {
             return Err(wrong("is empty"));
         }
         let Some((scheme, rest)) = scheme_of(text) else {
+            if let Some(scheme) = other_tools_scheme(text) {
+                return Err(wrong(&format!(
+                    "{}; use ./NAME if you mean a directory",
+                    unknown(scheme)
+                )));
+            }
             return directory(text).ok_or_else(|| wrong("is no usable path"));
         };
         match scheme {
@@ -81,9 +87,7 @@ impl StoreUrl {
             "s3" | "s3a" => bucket(Service::S3, rest).map_err(|detail| wrong(&detail)),
             "gs" => bucket(Service::Google, rest).map_err(|detail| wrong(&detail)),
             "az" | "azure" => bucket(Service::Azure, rest).map_err(|detail| wrong(&detail)),
-            _ => Err(wrong(
-                "unknown scheme; use a path, file://, s3://, gs:// or az://",
-            )),
+            _ => Err(wrong(&unknown(scheme))),
         }
     }
 
@@ -120,7 +124,7 @@ fn redacted(text: &str) -> String {
     }
 }
 
-/// Scheme and what follows the colon. One letter and a colon, or a colon further back, is a path.
+/// Scheme and what follows the colon.
 fn scheme_of(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once(':')?;
     let plain = scheme.len() >= 2
@@ -130,6 +134,28 @@ fn scheme_of(text: &str) -> Option<(&str, &str)> {
     let url =
         rest.starts_with("//") || scheme == "file" && rest.starts_with('/') || scheme == "memory";
     (plain && url).then_some((scheme, rest))
+}
+
+/// What stands before the colon in `sftp:user@host:/x` or `b2:bucket:x`. A directory is hardly ever
+/// called so, and one that was made by mistake is no backup anywhere else.
+fn other_tools_scheme(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once(':')?;
+    let starts = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+.-".contains(&byte);
+    (starts && scheme.bytes().all(plain)).then_some(scheme)
+}
+
+/// What to use in place of a scheme that is none.
+fn unknown(scheme: &str) -> String {
+    match scheme.to_ascii_lowercase().as_str() {
+        "b2" => {
+            "use s3://bucket/prefix with AWS_ENDPOINT_URL=https://s3.REGION.backblazeb2.com".into()
+        }
+        "http" | "https" => {
+            "use s3://bucket/prefix, with the server's address in AWS_ENDPOINT_URL".into()
+        }
+        _ => format!("unknown scheme {scheme}; use a path, file://, s3://, gs:// or az://"),
+    }
 }
 
 fn directory(path: &str) -> Option<StoreUrl> {
@@ -234,7 +260,9 @@ mod tests {
         assert_eq!(path("file:/srv"), PathBuf::from("/srv"));
         assert_eq!(path("file:///srv/%C3%A4"), PathBuf::from("/srv/ä"));
         assert!(path("repo").is_absolute());
-        assert!(path("odd:name").ends_with("odd:name"));
+        assert!(path("./odd:name").ends_with("odd:name"));
+        assert!(path("/srv/odd:name").ends_with("odd:name"));
+        assert!(path("od d:name").ends_with("od d:name"));
         for bad in [
             "",
             "file://host/srv",
@@ -244,6 +272,24 @@ mod tests {
             "ftp://x/y",
         ] {
             assert!(StoreUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_other_tools_call_a_place_is_no_directory() {
+        for (text, hint) in [
+            ("sftp:u:sesame@host:/x", "./NAME"),
+            ("rclone+x:y", "unknown scheme rclone+x"),
+            ("S3://b/x", "unknown scheme S3"),
+            ("b2:bucket:x", "AWS_ENDPOINT_URL"),
+            ("b2://x/y", "AWS_ENDPOINT_URL"),
+            ("https://minio/b", "AWS_ENDPOINT_URL"),
+        ] {
+            let error = StoreUrl::parse(text).unwrap_err().to_string();
+            assert!(
+                error.contains(hint) && !error.contains("sesame"),
+                "{text}: {error}"
+            );
         }
     }
 
