@@ -111,7 +111,7 @@ pub enum Command {
     Cat(Cat),
     /// History of the paths that match a pattern, over snapshots
     Find(Find),
-    /// What changed between two snapshots
+    /// What changed between two snapshots: + added, - removed, M content, m metadata
     Diff(Diff),
     /// Write a snapshot to standard output as a tar archive
     Dump(Dump),
@@ -191,6 +191,9 @@ pub struct Backup {
 pub struct Snapshots {
     /// Only this volume
     pub volume: Option<String>,
+    /// What could not be read when this snapshot was made
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "volume")]
+    pub problems: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -221,7 +224,7 @@ pub struct Find {
 pub struct Diff {
     /// SNAPSHOT[:/PATH]
     pub from: String,
-    /// SNAPSHOT
+    /// SNAPSHOT[:/PATH]; a path on either side holds for both
     pub to: String,
 }
 
@@ -250,7 +253,8 @@ pub struct Restore {
     /// Print what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// Exit 3 where owners, devices or capabilities could not be restored
+    /// Exit 3 where owners, devices or capabilities could not be restored, or where the snapshot itself
+    /// is incomplete
     #[arg(long)]
     pub strict: bool,
     /// With --coordinator: restore on this agent's node in place of here

@@ -5,6 +5,7 @@ mod commands;
 mod connect;
 mod content;
 mod failure;
+mod gaps;
 mod output;
 mod progress;
 mod selector;

@@ -3,7 +3,7 @@
 //! `ID-PREFIX`, `latest`, `VOLUME@latest`, `VOLUME@TIME`; a path follows the first `:/`.
 
 use crate::failure::{Failure, Outcome};
-use chrono::{DateTime, NaiveDate, NaiveTime};
+use chrono::{DateTime, NaiveDate, NaiveTime, Timelike};
 use holdfast_format::id::{IdPrefix, SnapshotId};
 use holdfast_format::path::RelPath;
 use holdfast_format::volume::VolumeName;
@@ -115,7 +115,8 @@ pub fn id_of(snapshot: &v1::SnapshotInfo) -> Option<SnapshotId> {
     SnapshotId::try_from(&snapshot.id[..]).ok()
 }
 
-/// RFC 3339, or a date, which means its last nanosecond; UTC. Nanoseconds since the epoch.
+/// RFC 3339, or a date, UTC, in nanoseconds since the epoch. A date means its last nanosecond, and a time
+/// without a fraction its second's, so that a time as `snapshots` prints it selects that snapshot.
 fn parse_time(text: &str) -> Outcome<i64> {
     let wrong = || {
         Failure::usage(format!(
@@ -130,7 +131,13 @@ fn parse_time(text: &str) -> Outcome<i64> {
             .map_err(|_| wrong())?
             .to_utc(),
     };
-    time.timestamp_nanos_opt().ok_or_else(wrong)
+    let rest = if text.contains('.') || time.nanosecond() > 0 {
+        0
+    } else {
+        999_999_999
+    };
+    let ns = time.timestamp_nanos_opt().ok_or_else(wrong)?;
+    Ok(ns.saturating_add(rest))
 }
 
 #[cfg(test)]
@@ -155,7 +162,7 @@ mod tests {
         assert_eq!(s.path.as_bytes(), b"etc/a:/b");
         assert!(matches!(
             s.snapshot,
-            Selector::At(_, 1_795_255_200_000_000_000)
+            Selector::At(_, 1_795_255_200_999_999_999)
         ));
         assert!(Selection::parse("latest:/").unwrap().path.is_root());
         assert!(Selection::parse("latest:/a/../b").is_err());
@@ -181,6 +188,8 @@ mod tests {
         );
         assert_eq!(pick("web@1970-01-01").unwrap(), 0xa2);
         assert!(pick("web@1969-01-01").is_err());
+        assert_eq!(pick("web@1970-01-01T00:00:00Z").unwrap(), 0xa2);
+        assert_eq!(pick("web@1970-01-01T00:00:00.000000015Z").unwrap(), 0xa1);
         assert!(pick("nope").is_err());
         assert!(pick("gone@latest").is_err());
     }

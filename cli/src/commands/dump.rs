@@ -5,6 +5,7 @@ use crate::args::{Dump, Global};
 use crate::connect::{self, Access};
 use crate::content::{FullEntry, Reader};
 use crate::failure::{Failure, Outcome};
+use crate::gaps::Gaps;
 use crate::tar::{Header, Member, TarWriter};
 use bytes::Bytes;
 use holdfast_format::path::{RelPath, escape};
@@ -20,7 +21,8 @@ pub async fn run(global: &Global, options: Dump) -> Outcome<()> {
         ));
     }
     let connected = connect::open(global, Access::Read).await?;
-    let (_, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let (info, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let gaps = Gaps::new(&info, &selection.path);
     let mut reader = Reader::open(connected.channel.clone(), id).await?;
     let mut entries = reader.entries(selection.path.as_bytes()).await?;
     let mut tar = TarWriter::new(BufWriter::with_capacity(1 << 20, std::io::stdout().lock()));
@@ -63,12 +65,10 @@ pub async fn run(global: &Global, options: Dump) -> Outcome<()> {
     }
     if !found {
         entries.damage()?;
-        return Err(Failure::failed(format!(
-            "{}: no such path in this snapshot",
-            selection.path
-        )));
+        return Err(gaps.missing(&selection.path));
     }
     tar.finish()?;
+    gaps.tell();
     let damage = entries.damage();
     connected.close().await;
     damage

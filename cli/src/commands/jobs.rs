@@ -224,7 +224,7 @@ pub fn print_problems(problems: &[v1::Problem], total: u64) {
     let shown = problems.len().min(SHOWN) as u64;
     if total > shown {
         eprintln!(
-            "problem: and {} more; `holdfast snapshots -o json` has the first 100",
+            "problem: and {} more; `holdfast snapshots --problems SNAPSHOT` lists the first 100",
             total - shown
         );
     }

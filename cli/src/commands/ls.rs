@@ -4,6 +4,7 @@ use super::{admin, select};
 use crate::args::{Format, Global, Ls};
 use crate::connect::{self, Access};
 use crate::failure::{Failure, Outcome};
+use crate::gaps::Gaps;
 use crate::output::{self, mode, time};
 use holdfast_format::path::escape;
 use holdfast_proto::v1;
@@ -12,16 +13,19 @@ use std::io::Write;
 /// Lists it, streaming: memory does not grow with the listing.
 pub async fn run(global: &Global, options: Ls) -> Outcome<()> {
     let connected = connect::open(global, Access::Read).await?;
-    let (_, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let (info, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let gaps = Gaps::new(&info, &selection.path);
+    let absent = |status| gaps.explain(&selection.path, status);
     let request = v1::ListRequest {
         snapshot: id.as_bytes().to_vec().into(),
         path: selection.path.as_bytes().to_vec().into(),
         recursive: options.recursive,
     };
-    let mut stream = admin(&connected.channel).list(request).await?.into_inner();
+    let listed = admin(&connected.channel).list(request).await;
+    let mut stream = listed.map_err(absent)?.into_inner();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut items = Items::new(global.output);
-    while let Some(reply) = stream.message().await? {
+    while let Some(reply) = stream.message().await.map_err(absent)? {
         for entry in &reply.entries {
             match global.output {
                 Format::Json | Format::Yaml => items.push(&mut out, &output::entry(entry))?,
@@ -36,6 +40,9 @@ pub async fn run(global: &Global, options: Ls) -> Outcome<()> {
     items.finish(&mut out)?;
     out.flush()?;
     drop(out);
+    if !global.quiet {
+        gaps.tell();
+    }
     connected.close().await;
     Ok(())
 }

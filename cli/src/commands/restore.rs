@@ -4,6 +4,7 @@ use super::{admin, jobs, select};
 use crate::args::{Format, Global, Restore};
 use crate::connect::{self, Access};
 use crate::failure::{Exit, Failure, Outcome, chain, exit_of};
+use crate::gaps::Gaps;
 use crate::output::{self, bytes};
 use crate::progress::Progress as Shown;
 use crate::signals;
@@ -22,7 +23,8 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
         return on_node(global, &options, node).await;
     }
     let connected = connect::open(global, Access::Read).await?;
-    let (_, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let (info, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let gaps = Gaps::new(&info, &selection.path);
     let target = std::path::absolute(&options.target)?;
     let progress = Arc::new(Progress::default());
     let cancel = Cancel::new();
@@ -38,7 +40,7 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
     let work = restore(
         connected.channel.clone(),
         id,
-        selection.path,
+        selection.path.clone(),
         Target {
             directory: &target,
             temporary: &temporary,
@@ -49,13 +51,17 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
     );
     let work = signals::cancel_on_interrupt(work, cancel);
     let report = shown.follow(&progress, work).await;
-    let report = report.map_err(|e| Failure::with(exit_of(e.reason()), chain(&e)))?;
-    print(global, &options, &report)?;
+    let report = report.map_err(|e| match e.reason() {
+        "PathNotFound" => gaps.missing(&selection.path),
+        reason => Failure::with(exit_of(reason), chain(&e)),
+    })?;
+    print(global, &options, &report, &gaps)?;
     connected.close().await;
-    end(&options, &report)
+    end(&options, &report, &gaps)
 }
 
-fn print(global: &Global, options: &Restore, report: &RestoreReport) -> Outcome<()> {
+fn print(global: &Global, options: &Restore, report: &RestoreReport, gaps: &Gaps) -> Outcome<()> {
+    gaps.tell();
     if let Some(plan) = &report.plan
         && matches!(global.output, Format::Table | Format::Wide | Format::Name)
     {
@@ -85,6 +91,7 @@ fn print(global: &Global, options: &Restore, report: &RestoreReport) -> Outcome<
                 "resumed": report.resumed, "dry_run": options.dry_run, "created": created, "replaced": replaced,
                 "metadata": metadata, "deleted": deleted, "kept": kept, "fetched_bytes": report.fetched_bytes,
                 "written_bytes": report.written_bytes, "problem_count": report.problem_count,
+                "snapshot_problem_count": gaps.count(),
                 "problems": report.problems.iter().map(|p| json!({"path": p.path, "reason": p.problem.reason, "detail": p.problem.detail})).collect::<Vec<_>>(),
                 "skipped": report.skipped_lines().collect::<Vec<_>>(), "plan": plan,
                 "needed_bytes": report.space.map(|s| s.needed.bytes), "needed_inodes": report.space.map(|s| s.needed.inodes),
@@ -115,7 +122,7 @@ fn print(global: &Global, options: &Restore, report: &RestoreReport) -> Outcome<
     Ok(())
 }
 
-fn end(options: &Restore, report: &RestoreReport) -> Outcome<()> {
+fn end(options: &Restore, report: &RestoreReport, gaps: &Gaps) -> Outcome<()> {
     if !report.is_complete() {
         return Err(Failure::with(
             Exit::Incomplete,
@@ -129,6 +136,12 @@ fn end(options: &Restore, report: &RestoreReport) -> Outcome<()> {
         return Err(Failure::with(
             Exit::Incomplete,
             "some metadata could not be restored (--strict)",
+        ));
+    }
+    if options.strict && gaps.count() > 0 {
+        return Err(Failure::with(
+            Exit::Incomplete,
+            "the snapshot was stored incomplete (--strict)",
         ));
     }
     Ok(())

@@ -1,15 +1,21 @@
 //! `holdfast snapshots`: what there is to restore.
 
-use super::list_snapshots;
+use super::{list_snapshots, select};
 use crate::args::{Global, Snapshots};
-use crate::connect::{self, Access};
-use crate::failure::Outcome;
+use crate::connect::{self, Access, Connected};
+use crate::failure::{Failure, Outcome};
+use crate::gaps::shown_path;
 use crate::output::{self, Table, bytes, time};
 use holdfast_format::id::hex;
 
 /// Lists them, oldest first within a volume.
 pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
     let connected = connect::open(global, Access::Read).await?;
+    if let Some(snapshot) = &options.problems {
+        let result = problems(global, &connected, snapshot).await;
+        connected.close().await;
+        return result;
+    }
     let snapshots = list_snapshots(&connected.channel, options.volume).await?;
     let headings = &[
         "ID", "VOLUME", "TIME", "FILES", "SIZE", "ADDED", "PROBLEMS", "NODE", "SOURCE", "SEQ",
@@ -36,4 +42,40 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
     let result = table.print(global.output, "no snapshots yet");
     connected.close().await;
     result
+}
+
+/// What one of them was stored with.
+async fn problems(global: &Global, connected: &Connected, snapshot: &str) -> Outcome<()> {
+    let (info, _, selection) = select(&connected.channel, snapshot).await?;
+    if !selection.path.is_root() {
+        return Err(Failure::usage(
+            "--problems lists those of a whole snapshot: leave the path out",
+        ));
+    }
+    let headings = &["PATH", "REASON", "KEPT", "DETAIL"];
+    let mut table = Table::new(headings, headings.len());
+    for problem in &info.first_problems {
+        let path = shown_path(problem);
+        let kept = if problem.carried_over {
+            "earlier state"
+        } else {
+            "nothing"
+        };
+        let cells = vec![
+            path.clone(),
+            problem.reason.clone(),
+            kept.into(),
+            problem.detail.clone(),
+        ];
+        table.push(cells, path, output::problem(problem));
+    }
+    table.print(global.output, "no problems: this snapshot is complete")?;
+    let named = info.first_problems.len() as u64;
+    if info.problems > named {
+        eprintln!(
+            "note: {} more are counted and not named in the snapshot's record",
+            info.problems - named
+        );
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ mod golden;
 mod hostile;
 mod s3;
 mod terminal;
+mod told;
 mod up;
 
 use holdfast_tests::cli::{Home, is_root};
