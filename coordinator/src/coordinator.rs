@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::metrics::CoordinatorMetrics;
 use crate::pins;
 use crate::repo::claim::{Waiting, acquire};
-use crate::repo::reconcile::{Reconciled, reconcile};
+use crate::repo::reconcile::{ObjectProblem, Reconciled, reconcile};
 use crate::repo::sweep::sweep;
 use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl, snapshots};
 use crate::schedule::Hub;
@@ -46,8 +46,8 @@ struct Owning {
     core: Arc<Core>,
     sessions: Arc<Sessions>,
     epoch: u64,
-    /// Nothing was missing or damaged at the start.
-    is_whole: bool,
+    /// What was missing or damaged at the start.
+    damage: Vec<ObjectProblem>,
 }
 
 impl Coordinator {
@@ -126,7 +126,7 @@ impl Coordinator {
             sessions: Arc::new(Sessions::new(core.clone())),
             core,
             epoch,
-            is_whole: found.problems.is_empty(),
+            damage: found.problems,
         };
         Ok(Self::new(library, Some(owning), clock))
     }
@@ -181,12 +181,17 @@ impl Coordinator {
             owning.sessions.stop().await;
             owning.core.pool.drain().await;
             let released = owning.core.release().await?;
-            if let Some(released) = released.filter(|_| owning.is_whole) {
+            if let Some(released) = released.filter(|_| owning.damage.is_empty()) {
                 owning.core.agree(&released).await?;
             }
         }
         self.library.catalog.close().await?;
         Ok(())
+    }
+
+    /// What was missing or damaged in the store when it was opened for writing.
+    pub fn damage(&self) -> &[ObjectProblem] {
+        self.owning.as_ref().map_or(&[], |owning| &owning.damage)
     }
 
     /// Whether another catalog has taken the repository: this process must stop.

@@ -74,3 +74,71 @@ fn a_spoiled_snapshot_with_an_index() {
 fn a_lost_pack_without_an_index() {
     rescued(true, |pack| fs::remove_file(pack).expect("a removal"));
 }
+
+/// A pack of contents is lost, and nothing in the volume changes: the next run must still bring it back.
+fn contents_lost(then: fn(&Home)) {
+    let home = Home::new();
+    let source = home.at("source");
+    fill(&source);
+    fs::write(source.join("large"), fixture::noise(1, 3_000_000)).expect("a file");
+    home.backup(&source, "vol");
+    let packs = home.objects().into_iter();
+    let packs = packs.filter(|(name, _)| name.starts_with("packs/"));
+    let (pack, _) = packs.max_by_key(|(_, size)| *size).expect("a pack");
+    fs::remove_file(home.repo().join(pack)).expect("a removal");
+    let target = home.at("lost");
+    let lost = home.run([
+        "restore".as_ref(),
+        "vol@latest".as_ref(),
+        "--target".as_ref(),
+        target.as_os_str(),
+    ]);
+    assert!(
+        lost.stderr.contains("ChunkMissing"),
+        "nothing is tested: {}",
+        lost.stderr
+    );
+    then(&home);
+    let ended = home.backup(&source, "vol");
+    assert!(ended.stderr.contains("is damaged"), "{}", ended.stderr);
+    oracle::assert_same(&source, &home.restore("vol@latest", "restored"));
+    let ended = home.backup(&source, "vol");
+    assert!(!ended.stderr.contains("is damaged"), "{}", ended.stderr);
+}
+
+#[test]
+fn lost_contents_of_a_volume_that_does_not_change() {
+    contents_lost(|_| {});
+}
+
+#[test]
+fn lost_contents_that_only_the_lost_catalog_knew() {
+    contents_lost(|home| {
+        let rebuilt = home.ok(["rebuild"]);
+        assert!(!rebuilt.stderr.contains("damage"), "{}", rebuilt.stderr);
+    });
+}
+
+#[test]
+fn a_rebuilt_catalog_keeps_its_claims() {
+    let home = Home::new();
+    let source = home.at("source");
+    fixture::contents(&source);
+    home.backup(&source, "vol");
+    // A run that refuses its argument gives the repository back like any other.
+    home.ends(2, ["forget", "vol@latest:/text"]);
+    let owner = |(name, _): &(String, u64)| name.starts_with("owner/");
+    assert!(
+        home.objects()
+            .iter()
+            .filter(|o| owner(o))
+            .any(|(name, _)| name.ends_with("released"))
+    );
+    for (name, _) in home.objects().iter().filter(|o| owner(o)) {
+        if name.ends_with("released") {
+            fs::remove_file(home.repo().join(name)).expect("as a killed run leaves it");
+        }
+    }
+    home.ok(["rebuild"]);
+    home.backup(&source, "vol");
+}

@@ -270,10 +270,8 @@ impl<'a> Compare<'a> {
         }
         let stamp = old.as_ref().filter(|_| same_kind).and_then(Record::stamp);
         let verdict = unchanged(stamp.as_ref(), &found.stat.key(), self.host);
-        let mut clean = verdict == Verdict::Unchanged;
-        if clean && !self.reread.is_empty() {
-            clean = !self.reread.contains(&path);
-        }
+        let lost = !self.reread.is_empty() && self.reread.contains(&path);
+        let clean = verdict == Verdict::Unchanged && !lost;
         let linked = found.stat.nlink > 1 && found.kind != Kind::Directory;
         let moved = match found.kind {
             Kind::File if old.is_none() && !linked => self.moved_from(&path, &found)?,
@@ -300,6 +298,7 @@ impl<'a> Compare<'a> {
             content: Source::Read,
             hardlink: hardlink.cloned(),
             leads_group: linked && first.is_none(),
+            lost,
             found,
         });
         let task = match (first, old) {

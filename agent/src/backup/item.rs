@@ -63,6 +63,8 @@ pub struct Look {
     pub hardlink: Option<RelPath>,
     /// Whether further names of this inode are to be expected.
     pub leads_group: bool,
+    /// Chunks of it are lost in the store: they are shipped although the parent has the same content.
+    pub lost: bool,
 }
 
 /// Where the content of a regular file comes from.

@@ -238,7 +238,8 @@ impl Run<'_> {
             // The snapshot stands; the next run finds the index behind and builds it again.
             tracing::warn!(%error, volume = %self.volume.facts.name, "the index could not be moved forward");
         }
-        let parent_damage = self.parent_damage.clone();
+        let told = Some(session.parent_damage).filter(|told| !told.is_empty());
+        let parent_damage = self.parent_damage.clone().or(told);
         Ok(RunReport::new(
             info,
             view,

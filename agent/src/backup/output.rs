@@ -2,7 +2,7 @@
 
 use super::budget::Permit;
 use super::extents::Extents;
-use super::item::{FileContent, Piece};
+use super::item::{FileContent, Look, Piece};
 use super::pool::{Part, PartChunk};
 use super::shared::{PART_BYTES, PART_MOST_BYTES, Shared};
 use crate::error::Result;
@@ -214,19 +214,16 @@ impl<'s, 'o> Sink<'s, 'o> {
     }
 
     /// What the file holds, once it was read to its end: that of the parent where its digest is.
-    pub fn content(
-        mut self,
-        digest: ContentDigest,
-        old: Option<&Record>,
-        path: &RelPath,
-    ) -> FileContent {
+    pub fn content(mut self, digest: ContentDigest, look: &Look, path: &RelPath) -> FileContent {
         let empty = self.inline.is_none() && self.extents.is_empty();
         if empty {
             return FileContent::Empty;
         }
-        let same = old.is_some_and(|old| old.kind == Kind::File && old.content == Some(digest));
-        if same {
-            self.rewind();
+        let of_old = |old: &Record| old.kind == Kind::File && old.content == Some(digest);
+        if look.old.as_ref().is_some_and(of_old) {
+            if !look.lost {
+                self.rewind();
+            }
             return FileContent::AsInParent(path.clone());
         }
         match self.inline {

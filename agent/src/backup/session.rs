@@ -60,6 +60,8 @@ pub struct Session {
     pub holds_nothing: bool,
     /// Paths to read whatever their stamps say.
     pub reread: HashSet<RelPath>,
+    /// What is lost of the snapshot before; empty: nothing that is known.
+    pub parent_damage: String,
     /// This run was committed by an earlier try.
     pub committed: Option<SnapshotId>,
 }
@@ -117,6 +119,7 @@ impl Session {
             parent: optional_id_from_wire(&reply.parent).map_err(wrong)?,
             holds_nothing: reply.holds_nothing,
             reread: reread.collect::<Result<_, _>>().map_err(wrong)?,
+            parent_damage: reply.parent_damage,
             committed: optional_id_from_wire(&reply.committed).map_err(wrong)?,
         })
     }

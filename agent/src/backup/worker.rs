@@ -156,7 +156,7 @@ fn look_at(
     if let (Kind::File, Source::Read) = (found.kind, &look.content) {
         let mut sink = Sink::new(out);
         let outcome = reader.read_file(&look.dir, &found.name, &mut sink)?;
-        let content = sink.content(outcome.digest, look.old.as_ref(), path);
+        let content = sink.content(outcome.digest, look, path);
         let progress = &out.shared.progress;
         progress.files_read.add(1);
         progress.read_bytes.add(outcome.size);

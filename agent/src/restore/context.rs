@@ -67,6 +67,9 @@ pub struct Context {
     fatal: Mutex<Option<Error>>,
     marked: Mutex<bool>,
     touched: AtomicBool,
+    rooted: AtomicBool,
+    /// Its lock keeps other restores out of the target while this one lives.
+    _alone: Option<Dir>,
 }
 
 /// A lock whose holder panicked is still good: every section leaves whole values behind.
@@ -96,6 +99,8 @@ pub struct Place {
     pub resumed: bool,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// Keeps other restores out of the target.
+    pub alone: Option<Dir>,
     /// Where temporary files of this process go; never the target.
     pub temporary: Arc<Path>,
 }
@@ -131,6 +136,8 @@ impl Context {
             fatal: Mutex::new(None),
             marked: Mutex::new(place.resumed),
             touched: AtomicBool::new(place.resumed && !place.dry_run),
+            rooted: AtomicBool::new(false),
+            _alone: place.alone,
         }
     }
 
@@ -149,6 +156,17 @@ impl Context {
     pub fn error(&self) -> Option<Error> {
         let error = lock(&self.fatal).take();
         error.or_else(|| self.cancel.is_cancelled().then_some(Error::Cancelled))
+    }
+
+    /// The entry of the directory that is restored has come: the target stands for it.
+    pub fn root_came(&self) {
+        self.rooted.store(true, Ordering::Release);
+    }
+
+    /// Whether what the snapshot does not have is removed: never when a single file is restored, or when
+    /// it is not known what the target stands for.
+    pub fn may_delete(&self) -> bool {
+        self.mode == Mode::InPlaceDelete && self.rooted.load(Ordering::Acquire)
     }
 
     /// To be called before the first change: puts the marker down.

@@ -29,7 +29,7 @@ pub struct KnownNames {
 impl KnownNames {
     /// For a directory that is about to be listed.
     pub fn of(context: &Context, dir: &TargetDir) -> Self {
-        let asked = context.mode == Mode::InPlaceDelete && !dir.is_fresh();
+        let asked = context.may_delete() && !dir.is_fresh();
         Self {
             names: asked.then(|| HashRuns::new(&context.temporary)),
         }
@@ -109,7 +109,7 @@ fn pass(context: &Context, dir: &Arc<TargetDir>, known: &KnownNames) -> Result<u
 /// where extras may be deleted.
 pub fn clear_directory(context: &Context, dir: &Arc<TargetDir>, name: &[u8]) -> Result<()> {
     let parent = dir.dir_for_change(context)?;
-    if context.mode == Mode::InPlaceDelete {
+    if context.may_delete() {
         return remove(context, &parent, name, FileType::Directory);
     }
     parent.remove_dir(name)

@@ -45,7 +45,7 @@ pub use policy::Skip;
 pub use report::{Action, Plan, PlanItem, RestoreProblem, RestoreReport};
 pub use space::{Amount, Space};
 
-use crate::beneath::{Root, RootError};
+use crate::beneath::{Dir, Errno, Root, RootError};
 use crate::client::{self, MAX_MESSAGE_BYTES};
 use crate::error::Result;
 use crate::{Cancel, Error, Progress};
@@ -59,6 +59,8 @@ use holdfast_proto::v1 as proto;
 use marker::{Names, Standing};
 use policy::Policy;
 use proto::restore_client::RestoreClient;
+use rustix::fd::AsFd;
+use rustix::fs::FlockOperation;
 use space::Free;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -142,6 +144,12 @@ pub async fn restore(
             needed: report.needed,
             free: free.amount,
         });
+        // What is deleted makes room that nobody knows the size of.
+        let checked = match free.filter(|_| !options.delete) {
+            Some(free) => free.check(&report.needed, target.directory),
+            None => Ok(()),
+        };
+        report.too_small = checked.err().map(|error| error.to_string());
         return Ok(report);
     }
     // What is deleted makes room that nobody knows the size of.
@@ -276,14 +284,18 @@ fn begin(
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| Error::Internal(error.to_string()))?;
     let policy = Policy::of_process(options.special);
-    let (root, mode, nonce) = if exists || !options.dry_run {
+    let (root, alone, mode, nonce) = if exists || !options.dry_run {
         // The caller's own path may be a symlink; everything below is not followed.
         let real: PathBuf = std::fs::canonicalize(target).map_err(|e| io("look at target", e))?;
         let root = Root::open(&real).map_err(|error| unusable(target, &error))?;
+        let alone = match options.dry_run {
+            true => None,
+            false => Some(alone(&root, target)?),
+        };
         let (mode, nonce) = mode_of(&root, &subject, target, options)?;
-        (Some(root), mode, nonce)
+        (Some(root), alone, mode, nonce)
     } else {
-        (None, Mode::Fresh, None)
+        (None, None, Mode::Fresh, None)
     };
     let resumed = nonce.is_some();
     let names = Names::new(nonce, random);
@@ -292,6 +304,7 @@ fn begin(
         mode,
         resumed,
         dry_run: options.dry_run,
+        alone,
         temporary,
     };
     let context = Context::new(subject, place, policy, names, progress, cancel);
@@ -300,6 +313,27 @@ fn begin(
         touched.map_err(|errno| io("write into target", errno.into()))?;
     }
     Ok((context, resumed))
+}
+
+/// Locks the target's directory against other restores, for as long as what is returned is open. Two at
+/// once would take each other's files for left-overs.
+fn alone(root: &Root, target: &Path) -> Result<Dir> {
+    let top = root.top().map_err(|errno| Error::Io {
+        what: "look into target",
+        path: target.display().to_string(),
+        source: errno.into(),
+    })?;
+    match rustix::fs::flock(top.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => refused(
+            "TargetBusy",
+            format!(
+                "another restore is writing into {}: wait for it, or choose another directory",
+                target.display()
+            ),
+        ),
+        // A filesystem without locks; the markers still tell a killed restore from a finished one.
+        Ok(()) | Err(_) => Ok(top),
+    }
 }
 
 fn unusable(target: &Path, error: &RootError) -> Error {

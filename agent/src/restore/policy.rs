@@ -2,8 +2,9 @@
 //! what was passed over.
 //!
 //! Without `special`: no setuid or setgid bit on a file, no `security.capability`, no device. A setgid
-//! bit on a directory only steers groups and is always restored. `trusted.*` and all other
-//! `security.*` labels belong to the system that restores, never to the snapshot.
+//! bit on a directory only steers groups and is always restored. `trusted.*` needs `special` too. The
+//! labels of SELinux, AppArmor, Smack and IMA belong to the system that restores, never to the snapshot;
+//! what else is in `security.*` is not restored, and counted.
 
 use super::meta::Meta;
 use holdfast_format::entry::Kind;
@@ -42,7 +43,9 @@ impl Skip {
             Skip::Devices => "device not restored (needs --special and the right to make devices)",
             Skip::Capabilities => "file capability not restored (needs --special and the right)",
             Skip::SetId => "setuid or setgid bit not restored (needs --special and the owner)",
-            Skip::Xattrs => "extended attribute not restored (not permitted or not supported)",
+            Skip::Xattrs => {
+                "extended attribute not restored (not permitted or not supported; trusted.* needs --special)"
+            }
         }
     }
 }
@@ -168,8 +171,13 @@ impl Policy {
         match name {
             b"security.capability" if self.special => XattrRule::Restore,
             b"security.capability" => XattrRule::NotAllowed(Skip::Capabilities),
-            _ if name.starts_with(b"security.") || name.starts_with(b"trusted.") => {
+            b"security.selinux" | b"security.ima" | b"security.evm" | b"security.apparmor" => {
                 XattrRule::Never
+            }
+            _ if name.starts_with(b"security.SMACK64") => XattrRule::Never,
+            _ if name.starts_with(b"trusted.") && self.special => XattrRule::Restore,
+            _ if name.starts_with(b"trusted.") || name.starts_with(b"security.") => {
+                XattrRule::NotAllowed(Skip::Xattrs)
             }
             _ => XattrRule::Restore,
         }
@@ -228,10 +236,17 @@ mod tests {
             "security.selinux",
             "security.ima",
             "security.evm",
-            "trusted.overlay.opaque",
+            "security.SMACK64EXEC",
         ] {
             assert_eq!(policy(true, true).xattr(name.as_bytes()), XattrRule::Never);
         }
+        let (opaque, left_out) = (
+            b"trusted.overlay.opaque",
+            XattrRule::NotAllowed(Skip::Xattrs),
+        );
+        assert_eq!(policy(true, true).xattr(opaque), XattrRule::Restore);
+        assert_eq!(policy(false, true).xattr(opaque), left_out);
+        assert_eq!(policy(true, true).xattr(b"security.other"), left_out);
         let capability = b"security.capability";
         assert_eq!(policy(true, true).xattr(capability), XattrRule::Restore);
         assert_eq!(

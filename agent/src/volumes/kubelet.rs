@@ -5,16 +5,17 @@
 //! `containers`, and the names that kubelet gives what it is tearing down.
 
 use super::{
-    DiscoverError, Ineligible, IneligibleReason, MemoryVolumes, VolumeCandidate, VolumeSettings,
-    filesystem_name, mounted_at,
+    Ineligible, IneligibleReason, MemoryVolumes, VolumeCandidate, VolumeSettings, filesystem_name,
+    mounted_at,
 };
 use crate::mount::Mount;
 use holdfast_format::path::escape;
 use holdfast_format::volume::{VolumeFacts, VolumeName};
+use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
@@ -48,17 +49,36 @@ struct Answer {
     eligible: Result<(), Ineligible>,
 }
 
+/// What stands in the list for a pods directory that cannot be read.
+pub(super) fn unlisted(
+    settings: &VolumeSettings,
+    pods: &Path,
+    error: &io::Error,
+) -> Option<VolumeCandidate> {
+    let mut facts = VolumeFacts::named("kubelet-pods".parse().ok()?);
+    facts.node.clone_from(&settings.node);
+    facts.source = escape(pods.as_os_str().as_bytes());
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => IneligibleReason::PathMissing,
+        _ => IneligibleReason::DirectoryUnreadable,
+    };
+    let detail = format!("the kubelet's pods directory {}: {error}", pods.display());
+    tracing::error!(detail, "volumes of pods are not looked for");
+    Some(VolumeCandidate {
+        facts,
+        path: pods.to_owned(),
+        eligible: Err(Ineligible::new(reason, detail)),
+        note: None,
+    })
+}
+
 pub(super) fn discover(
     settings: &VolumeSettings,
     pods: &Path,
     mounts: &[Mount],
-) -> Result<Vec<VolumeCandidate>, DiscoverError> {
-    let failed = |source| DiscoverError::Pods {
-        path: pods.to_owned(),
-        source,
-    };
+) -> io::Result<Vec<VolumeCandidate>> {
     // A symlinked kubelet root is resolved once; the mount table names real paths.
-    let pods = std::fs::canonicalize(pods).map_err(failed)?;
+    let pods = std::fs::canonicalize(pods)?;
     let heard = hears_mounts(mounts, &pods);
     let mut found = Vec::new();
     let walk = WalkDir::new(&pods)
@@ -72,7 +92,7 @@ pub(super) fn discover(
             Ok(entry) => entry,
             Err(error) => {
                 if error.depth() == 0 {
-                    return Err(failed(error.into()));
+                    return Err(error.into());
                 }
                 found.extend(unreadable(settings, &pods, &error));
                 continue;
@@ -354,12 +374,23 @@ fn unreachable_name() -> VolumeFacts {
 
 fn read_volume_data(path: &Path) -> Result<VolumeData, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let file = File::open(path).map_err(|error| wrong(&error))?;
+    let file = open_beside(path).map_err(|error| wrong(&error))?;
     let mut text = Vec::new();
     file.take(MAX_VOLUME_DATA_BYTES)
         .read_to_end(&mut text)
         .map_err(|error| wrong(&error))?;
     serde_json::from_slice(&text).map_err(|error| wrong(&error))
+}
+
+/// A file that the kubelet wrote beside a mount. Where the mount is gone a tenant may have left something
+/// else under its name: a FIFO would never open, and a device does things when it is opened.
+fn open_beside(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("not a regular file")),
+    }
 }
 
 /// Whether mounts made on the host later reach the mount that `path` lies on.

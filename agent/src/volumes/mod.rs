@@ -160,14 +160,6 @@ pub enum DiscoverError {
     /// The mount table cannot be read: nothing could be said of any volume.
     #[error("read /proc/self/mountinfo")]
     Mountinfo(#[source] io::Error),
-    /// The pods directory cannot be read.
-    #[error("read the kubelet's pods directory {}", path.display())]
-    Pods {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// Every volume of this node, sorted by name; those that are not read say why.
@@ -175,7 +167,11 @@ pub fn discover(settings: &VolumeSettings) -> Result<Vec<VolumeCandidate>, Disco
     let mut found = explicit::discover(settings);
     if let Some(pods) = &settings.kubelet_pods {
         let mounts = mount::mounts().map_err(DiscoverError::Mountinfo)?;
-        found.extend(kubelet::discover(settings, pods, &mounts)?);
+        match kubelet::discover(settings, pods, &mounts) {
+            Ok(more) => found.extend(more),
+            // It takes nothing from the volumes that were given by name.
+            Err(error) => found.extend(kubelet::unlisted(settings, pods, &error)),
+        }
     }
     Ok(listed_once(found))
 }

@@ -227,10 +227,31 @@ fn a_namespace_that_hears_no_mounts_says_so() {
     };
     assert!(detail("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n").contains("HostToContainer"));
     assert!(!detail("1 0 8:1 / / rw master:1 - ext4 /dev/sda1 rw\n").contains("HostToContainer"));
-    assert!(matches!(
-        kubelet::discover(&VolumeSettings::default(), &pods.join("none"), &[]),
-        Err(DiscoverError::Pods { .. })
-    ));
+}
+
+#[test]
+fn a_pods_directory_that_is_not_there_takes_nothing_from_named_volumes() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = VolumeSettings {
+        kubelet_pods: Some(directory.path().join("none")),
+        explicit: vec![
+            format!("web={}", directory.path().display())
+                .parse()
+                .unwrap(),
+        ],
+        ..VolumeSettings::default()
+    };
+    let found = discover(&settings).unwrap();
+    let names: Vec<&str> = found.iter().map(|v| v.facts.name.as_str()).collect();
+    assert_eq!(names, ["kubelet-pods", "web"]);
+    let missing = found[0].eligible.clone().unwrap_err();
+    assert_eq!(missing.reason, IneligibleReason::PathMissing);
+    assert!(
+        missing.detail.contains("No such file"),
+        "{}",
+        missing.detail
+    );
+    assert_eq!(found[1].eligible, Ok(()));
 }
 
 #[test]
@@ -278,5 +299,40 @@ fn explicit_volumes_are_resolved_once_and_checked() {
     );
     for bad in ["web", "=x", "web=", "a b=/x"] {
         assert!(bad.parse::<ExplicitVolume>().is_err(), "{bad}");
+    }
+}
+
+/// A FIFO would never open, and with it the agent would see no volume at all.
+#[test]
+fn what_stands_beside_a_mount_is_read_only_where_it_is_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let pods = directory.path().canonicalize().unwrap();
+    let place = |name: &str| {
+        let path = pods.join("p1/volumes/kubernetes.io~csi").join(name);
+        fs::create_dir_all(&path).unwrap();
+        path.join("vol_data.json")
+    };
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        place("pvc-fifo"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    let elsewhere = pods.join("elsewhere");
+    fs::write(&elsewhere, r#"{"specVolID":"pvc-link"}"#).unwrap();
+    symlink(&elsewhere, place("pvc-link")).unwrap();
+    let (sent, found) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let found = kubelet::discover(&VolumeSettings::default(), &pods, &[]).unwrap();
+        let _ = sent.send(found);
+    });
+    let found = found.recv_timeout(std::time::Duration::from_secs(10));
+    let found = found.expect("discovery ends");
+    assert_eq!(found.len(), 2);
+    for candidate in found {
+        let why = candidate.eligible.unwrap_err();
+        assert_eq!(why.reason, IneligibleReason::VolumeDataMissing, "{why:?}");
     }
 }

@@ -34,6 +34,11 @@ pub async fn run(global: &Global, options: Backup) -> Outcome<()> {
         let connected = connect::open(global, Access::Write).await?;
         return by_agents(global, &options, connected).await;
     }
+    if options.no_wait {
+        return Err(Failure::usage(
+            "--no-wait goes with --coordinator: with --repo this process makes the backup",
+        ));
+    }
     // Everything that can be wrong with the command line is told before anything is opened.
     let rules =
         Rules::new(&options.exclude, &options.include).map_err(|e| Failure::usage(chain(&e)))?;
@@ -46,7 +51,7 @@ pub async fn run(global: &Global, options: Backup) -> Outcome<()> {
 
 /// The directories as volumes; each must be there and readable as a volume.
 fn volumes(options: &Backup) -> Outcome<Vec<VolumeCandidate>> {
-    let mut explicit = Vec::new();
+    let mut explicit: Vec<ExplicitVolume> = Vec::new();
     for what in &options.what {
         let path = PathBuf::from(what);
         let name = match &options.name {
@@ -56,6 +61,11 @@ fn volumes(options: &Backup) -> Outcome<Vec<VolumeCandidate>> {
         let name: VolumeName = name
             .parse()
             .map_err(|e| Failure::usage(format!("{e}; choose one with --name")))?;
+        if explicit.iter().any(|earlier| earlier.name == name) {
+            return Err(Failure::usage(format!(
+                "two directories are both called {name}: back them up one by one, with --name"
+            )));
+        }
         explicit.push(ExplicitVolume {
             name,
             path: std::path::absolute(&path)?,
@@ -117,8 +127,8 @@ async fn in_process(
         }
         if let Some(damage) = &report.parent_damage {
             eprintln!(
-                "note: the snapshot before this one is damaged ({damage}); every file was read, and this \
-                 snapshot is whole"
+                "note: the snapshot before this one is damaged ({damage}); what it lost was read again, and \
+                 this snapshot does not need it"
             );
         }
         for boundary in &report.boundaries {
@@ -206,6 +216,10 @@ async fn by_agents(global: &Global, options: &Backup, connected: Connected) -> O
         );
     }
     if options.no_wait {
+        if matches!(global.output, Format::Json | Format::Yaml) {
+            let jobs = started.iter().map(jobs::as_document).collect();
+            return output::document(global.output, &serde_json::Value::Array(jobs));
+        }
         for job in started {
             println!("{}", hex(&job.id));
         }

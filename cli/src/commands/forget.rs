@@ -2,7 +2,7 @@
 
 use super::{admin, select};
 use crate::args::{Forget, Global};
-use crate::connect::{self, Access};
+use crate::connect::{self, Access, Connected};
 use crate::failure::{Failure, Outcome};
 use crate::output::time;
 use holdfast_proto::v1;
@@ -10,6 +10,13 @@ use holdfast_proto::v1;
 /// Forgets exactly one snapshot.
 pub async fn run(global: &Global, options: Forget) -> Outcome<()> {
     let connected = connect::open(global, Access::Write).await?;
+    let forgotten = forget(global, options, &connected).await;
+    // A claim that is not given back keeps others out.
+    connected.close().await;
+    forgotten
+}
+
+async fn forget(global: &Global, options: Forget, connected: &Connected) -> Outcome<()> {
     let (info, id, selection) = select(&connected.channel, &options.snapshot).await?;
     if !selection.path.is_root() {
         return Err(Failure::usage(
@@ -29,6 +36,5 @@ pub async fn run(global: &Global, options: Forget) -> Outcome<()> {
             time(info.received_ns)
         );
     }
-    connected.close().await;
     Ok(())
 }

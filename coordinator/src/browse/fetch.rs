@@ -68,6 +68,11 @@ struct Located {
     absent: Vec<[u8; 32]>,
 }
 
+fn is_damage(error: &Error) -> bool {
+    error.reason() == crate::Reason::DamageFound
+        || matches!(error, Error::Repo(RepoError::ObjectMissing { .. }))
+}
+
 impl Fetching {
     async fn run(&self, chunks: &[ChunkId]) -> Result<()> {
         let ids: Vec<[u8; 32]> = chunks.iter().map(|id| id.into_bytes()).collect();
@@ -162,12 +167,16 @@ impl Fetching {
                 }
                 Err(error) => Err(error.into()),
             };
+            if made.as_ref().is_err_and(is_damage) {
+                // The next run of a volume finds out what is left of it.
+                self.view.library.suspects.add(pack);
+            }
             match made {
                 Ok(frame) => self.send(Fetched::Frame(frame)).await?,
                 Err(Error::Repo(RepoError::ObjectMissing { name })) => {
                     gone.extend(wanted.iter().map(|chunk| (chunk.id, name.clone())));
                 }
-                Err(error) if error.reason() == crate::Reason::DamageFound => {
+                Err(error) if is_damage(&error) => {
                     let reason = match &error {
                         Error::Repo(RepoError::ObjectTruncated { .. }) => "PackDamaged",
                         _ => "FrameDamaged",

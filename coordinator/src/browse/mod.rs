@@ -41,11 +41,11 @@ pub struct Library {
     pub repository: Repository,
     /// Reads its packs.
     pub reader: Reader,
-    /// Packs of which a node could not be read.
+    /// Packs of which something could not be read.
     pub suspects: Suspects,
 }
 
-/// Packs of which a node could not be read since this process began. Clones share them.
+/// Packs of which something could not be read since this process began. Clones share them.
 #[derive(Clone, Default)]
 pub struct Suspects(Arc<Mutex<BTreeSet<PackId>>>);
 

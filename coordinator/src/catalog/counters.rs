@@ -21,7 +21,10 @@ pub(super) const DELETION: &str = "deletion";
 /// Highest epoch that this catalog claimed or saw.
 pub(super) const CLAIM: &str = "claim";
 
-/// All of them, with what they start at.
+/// How often something that was counted on was found to be gone; made by a migration.
+pub(super) const LOSSES: &str = "losses";
+
+/// Those of the first schema, with what they start at.
 pub(super) const ALL: [(&str, i64); 6] = [
     (ROWS, 0),
     (PACKS, 0),
@@ -104,6 +107,11 @@ pub(super) async fn raise(conn: &mut Conn, name: &'static str, value: u64) -> Re
     Ok(())
 }
 
+/// Counts a loss.
+pub(super) async fn lost(conn: &mut Conn) -> Result<()> {
+    take(conn, LOSSES, 1).await.map(drop)
+}
+
 impl Catalog {
     async fn counter(&self, name: &'static str) -> Result<i64> {
         let mut conn = self.readers.acquire().await.doing("read a counter")?;
@@ -147,6 +155,16 @@ impl Catalog {
         transact!(self, "remember a claim", |conn| {
             set_agreed_under(conn, claim).await
         })
+    }
+
+    /// How often packs, or parts of them, that were counted on were found to be gone.
+    pub async fn losses(&self) -> Result<u64> {
+        self.unsigned(LOSSES).await
+    }
+
+    /// Something may have been lost that nobody can name: every volume has its newest snapshot proven.
+    pub async fn doubt_all(&self) -> Result<()> {
+        transact!(self, "count a loss", |conn| lost(conn).await)
     }
 
     /// Remembers a claim epoch; a lower one than before changes nothing.

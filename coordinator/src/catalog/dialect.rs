@@ -22,7 +22,10 @@ pub(super) type Readers = SqlitePool;
 pub(super) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 
 /// Migrations in order; entry n leads to schema n + 1. Released ones are never changed.
-pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/sqlite/0001.sql")];
+pub(super) const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/sqlite/0001.sql"),
+    include_str!("migrations/sqlite/0002.sql"),
+];
 
 /// Memory of the writer's page cache, KiB.
 const WRITER_CACHE_KIB: u32 = 32 * 1024;

@@ -64,24 +64,24 @@ pub(super) fn pack_info(row: &DbRow) -> Result<PackInfo> {
     })
 }
 
-/// Numbers and states of packs by id.
+/// Numbers, states and sizes of packs by id.
 pub(super) async fn states(
     conn: &mut Conn,
     ids: &[PackId],
-) -> Result<HashMap<PackId, (PackNo, PackState)>> {
+) -> Result<HashMap<PackId, (PackNo, PackState, u64)>> {
     const DOING: &str = "look up packs";
     let mut out = HashMap::with_capacity(ids.len());
     for ids in ids.chunks(MAX_BATCH) {
         let raw: Vec<[u8; 32]> = ids.iter().map(|id| id.into_bytes()).collect();
-        let head = "SELECT id, pack_no, state FROM packs WHERE id";
+        let head = "SELECT id, pack_no, state, size FROM packs WHERE id";
         for row in batch::select_in(conn, (head, ""), &raw).await? {
             let id: &[u8] = row.try_get(0).doing(DOING)?;
             let id = PackId::try_from(id).map_err(|_| bad_row("pack id"))?;
             let no = PackNo(row.try_get(1).doing(DOING)?);
-            out.insert(
-                id,
-                (no, PackState::from_number(row.try_get(2).doing(DOING)?)?),
-            );
+            let state = PackState::from_number(row.try_get(2).doing(DOING)?)?;
+            let size: i64 = row.try_get(3).doing(DOING)?;
+            let size = u64::try_from(size).map_err(|_| bad_row("size of a pack"))?;
+            out.insert(id, (no, state, size));
         }
     }
     Ok(out)
@@ -120,7 +120,8 @@ pub(super) async fn change_state(
 async fn apply_deletion(conn: &mut Conn, number: u64, packs: &[PackId]) -> Result<bool> {
     const DOING: &str = "apply a deletion";
     let known = states(conn, packs).await?;
-    let live = |(no, state): &(PackNo, PackState)| (*state != PackState::Gone).then_some(*no);
+    let live =
+        |(no, state, _): &(PackNo, PackState, u64)| (*state != PackState::Gone).then_some(*no);
     let dropped: Vec<PackNo> = known.values().filter_map(live).collect();
     let before = [
         PackState::Live,
@@ -197,8 +198,11 @@ async fn forget_frames(conn: &mut Conn, pack: PackNo, frames: &[u32]) -> Result<
 }
 
 impl Catalog {
-    /// Number and state of each of these packs; `None`: not known.
-    pub async fn pack_states(&self, ids: &[PackId]) -> Result<Vec<Option<(PackNo, PackState)>>> {
+    /// Number, state and size of each of these packs; `None`: not known.
+    pub async fn pack_states(
+        &self,
+        ids: &[PackId],
+    ) -> Result<Vec<Option<(PackNo, PackState, u64)>>> {
         let mut conn = self.readers.acquire().await.doing("look up packs")?;
         let known = states(&mut conn, ids).await?;
         Ok(ids.iter().map(|id| known.get(id).copied()).collect())
@@ -259,7 +263,11 @@ impl Catalog {
     /// a place again with the next pack that brings it. How many ids that were.
     pub async fn forget_frames(&self, pack: PackNo, frames: &[u32]) -> Result<u64> {
         transact!(self, "forget unreadable frames", |conn| {
-            forget_frames(conn, pack, frames).await
+            let forgotten = forget_frames(conn, pack, frames).await?;
+            if forgotten > 0 {
+                counters::lost(conn).await?;
+            }
+            Ok(forgotten)
         })
     }
 
@@ -267,7 +275,11 @@ impl Catalog {
     pub async fn packs_missing(&self, packs: &[PackNo]) -> Result<u64> {
         let from = [PackState::Live, PackState::Condemned];
         transact!(self, "mark missing packs", |conn| {
-            change_state(conn, packs, &from, PackState::Missing).await
+            let changed = change_state(conn, packs, &from, PackState::Missing).await?;
+            if changed > 0 {
+                counters::lost(conn).await?;
+            }
+            Ok(changed)
         })
     }
 

@@ -62,16 +62,18 @@ fn items(frames: &[PackFrame]) -> Items {
 async fn pack_row(conn: &mut Conn, pack: &PackRow, items: &Items) -> Result<PackNo> {
     let known = packs::states(conn, &[pack.id]).await?.remove(&pack.id);
     match known {
-        Some((no, PackState::Live)) => Ok(no),
-        Some((no, PackState::Condemned | PackState::Missing)) => {
+        Some((no, PackState::Live, _)) => Ok(no),
+        Some((no, PackState::Condemned | PackState::Missing, _)) => {
             let from = [PackState::Condemned, PackState::Missing];
             packs::change_state(conn, &[no], &from, PackState::Live).await?;
             Ok(no)
         }
-        Some((_, state @ (PackState::Deleting | PackState::Gone))) => Err(CatalogError::PackGone {
-            pack: pack.id,
-            state,
-        }),
+        Some((_, state @ (PackState::Deleting | PackState::Gone), _)) => {
+            Err(CatalogError::PackGone {
+                pack: pack.id,
+                state,
+            })
+        }
         None => {
             let no = counters::take(conn, counters::PACKS, 1).await?;
             sqlx::query(

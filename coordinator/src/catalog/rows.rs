@@ -61,6 +61,8 @@ pub struct Volume {
     pub bound_ns: i64,
     /// Highest snapshot sequence given out.
     pub last_sequence: u64,
+    /// Losses that its newest snapshot was proven against.
+    pub losses_seen: u64,
 }
 
 /// One generation of a dedup domain.

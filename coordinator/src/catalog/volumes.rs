@@ -7,13 +7,14 @@ use holdfast_format::id::{DomainId, VolumeId};
 use holdfast_format::volume::VolumeName;
 use sqlx::{AssertSqlSafe, Row};
 
-const COLUMNS: &str = "volume_no, id, domain, facts, bound_ns, last_sequence";
+const COLUMNS: &str = "volume_no, id, domain, facts, bound_ns, last_sequence, losses_seen";
 
 fn volume(row: &DbRow) -> Result<Volume> {
     let doing = "read a volume";
     let id: &[u8] = row.try_get(1).doing(doing)?;
     let domain: &[u8] = row.try_get(2).doing(doing)?;
     let sequence: i64 = row.try_get(5).doing(doing)?;
+    let losses: i64 = row.try_get(6).doing(doing)?;
     Ok(Volume {
         no: VolumeNo(row.try_get(0).doing(doing)?),
         id: VolumeId::try_from(id).map_err(|error| bad_row(error.to_string()))?,
@@ -21,6 +22,7 @@ fn volume(row: &DbRow) -> Result<Volume> {
         facts: facts::decode(row.try_get(3).doing(doing)?)?,
         bound_ns: row.try_get(4).doing(doing)?,
         last_sequence: u64::try_from(sequence).map_err(|_| bad_row("negative sequence"))?,
+        losses_seen: u64::try_from(losses).map_err(|_| bad_row("negative losses"))?,
     })
 }
 
@@ -107,6 +109,20 @@ impl Catalog {
     /// Binds a volume id to facts, or to newer facts; older ones than known change nothing.
     pub async fn bind_volume(&self, row: &VolumeRow) -> Result<VolumeNo> {
         transact!(self, "bind a volume", |conn| bind(conn, row).await)
+    }
+
+    /// Remembers that the volume's newest snapshot relies on nothing that was lost so far.
+    pub async fn set_losses_seen(&self, volume: VolumeNo, losses: u64) -> Result<()> {
+        let losses = i64::try_from(losses).map_err(|_| bad_row("losses"))?;
+        transact!(self, "remember a proof", |conn| {
+            sqlx::query("UPDATE volumes SET losses_seen = $1 WHERE volume_no = $2")
+                .bind(losses)
+                .bind(volume.0)
+                .execute(conn)
+                .await
+                .doing("remember a proof")
+                .map(drop)
+        })
     }
 
     /// The volume that a name was bound to last.

@@ -69,7 +69,7 @@ pub enum RepoError {
     },
     /// Another catalog owns the repository.
     #[error(
-        "repository is owned by catalog {} on host {host} (epoch {}, since {age}): stop it there, or take over with --take-over",
+        "repository is owned by catalog {} on host {host} (epoch {}, since {age}): stop it there, or take over with --take-over, which waits up to ten minutes for what it has under way",
         holder.catalog, holder.epoch
     )]
     Owned {

@@ -3,9 +3,10 @@
 //! may be added, so that the next rebuild reads few objects in place of every pack's footer.
 //!
 //! What only the catalog knew is not there afterwards: open sessions, which begin again, and what
-//! volumes hold, which costs uploads of chunks that the repository has and stores once.
+//! volumes hold, which costs uploads of chunks that the repository has and stores once. And nobody knows
+//! which packs were lost: every volume's newest snapshot is proven before a run relies on it.
 
-use crate::catalog::{Catalog, CatalogError, DirLock};
+use crate::catalog::{Catalog, CatalogError, DirLock, Mode};
 use crate::repo::Repository;
 use crate::repo::reconcile::{Index, Progress, ReconcileError, Reconciled, reconcile_new};
 use holdfast_format::id::CatalogId;
@@ -28,8 +29,8 @@ pub async fn rebuild_and_index(
 }
 
 /// Builds the catalog of `dir` from the store and opens it. The directory's lock is held throughout, so
-/// no coordinator runs on it. An earlier catalog is kept as `catalog-replaced.db`. The new one has its
-/// own `id`: it takes the repository over from the old one's claim.
+/// no coordinator runs on it. An earlier catalog is kept as `catalog-replaced.db`. The new one has its id,
+/// and so its claims; where that cannot be read it has this `id`, and takes the repository over.
 pub async fn rebuild(
     repository: &Repository,
     dir: &Path,
@@ -57,8 +58,25 @@ async fn rebuild_with(
         Ok(lock)
     })
     .await?;
+    let id = match Catalog::open(dir, &repository.id(), Mode::ReadOnly).await {
+        Ok(earlier) => {
+            let id = earlier.id();
+            earlier.close().await?;
+            id
+        }
+        Err(_) => id,
+    };
     let catalog = Catalog::create(&work, &repository.id(), id).await?;
     let built = reconcile_new(&catalog, repository, now_ns, index, progress).await;
+    // Packs that are gone from the store were known to the lost catalog only.
+    let built = match built {
+        Ok(found) => catalog
+            .doubt_all()
+            .await
+            .map(|()| found)
+            .map_err(ReconcileError::from),
+        Err(error) => Err(error),
+    };
     let closed = catalog.close().await;
     let found = match built {
         Ok(found) => closed.map(|()| found)?,

@@ -200,7 +200,8 @@ impl Work<'_> {
             missing = self.packs(&mut found, true).await?;
         }
         for id in missing.packs {
-            let detail = "it is missing in the store; what only it holds is uploaded again";
+            let detail =
+                "it is missing in the store, or cut off; what only it holds is uploaded again";
             found.problem(ObjectName::Pack(id), detail);
         }
         self.marks(&mut found).await?;

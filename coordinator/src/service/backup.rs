@@ -5,6 +5,7 @@ use crate::Coordinator;
 use crate::auth::{self, Action};
 use crate::error::{Error, Result};
 use crate::session::{Begin, Body, Message, PROTOCOL};
+use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_format::FormatError;
 use holdfast_format::frame::Frame;
@@ -58,7 +59,12 @@ impl Backup for BackupService {
                 .unwrap_or_default(),
             parent_sequence: begun.parent.map_or(0, |(_, sequence)| sequence),
             holds_nothing: begun.holds_nothing,
-            reread: Vec::new(),
+            reread: begun
+                .reread
+                .iter()
+                .map(|path| Bytes::copy_from_slice(path.as_bytes()))
+                .collect(),
+            parent_damage: begun.parent_damage,
             committed: begun
                 .committed
                 .map(|id| id_to_wire(id.as_bytes()))

@@ -50,7 +50,7 @@ impl Doubt {
 }
 
 impl Core {
-    /// Examines every pack of which a node could not be read since this process began.
+    /// Examines every pack of which something could not be read since this process began.
     pub(super) async fn examine_suspects(&self) -> Result<()> {
         for pack in self.library.suspects.take() {
             if let Err(error) = self.examine(pack).await {

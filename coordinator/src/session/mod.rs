@@ -4,7 +4,7 @@
 //! of it, which starts its entries from nothing; chunks that were acknowledged are held by the volume
 //! and need not come again.
 //!
-//! Imports inside go down this list: `registry → commit, upload → receive, references, tree_task,
+//! Imports inside go down this list: `registry → proof, commit, upload → receive, references, tree_task,
 //! problems → node_store → doubt → pack_pool → open_pack, ticket`.
 
 mod acks;
@@ -18,6 +18,7 @@ mod node_store;
 mod open_pack;
 mod pack_pool;
 mod problems;
+mod proof;
 mod receive;
 mod references;
 mod registry;

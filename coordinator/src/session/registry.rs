@@ -4,10 +4,12 @@ use crate::Core;
 use crate::catalog::{BeginSession, Volume, VolumeRow};
 use crate::error::{Error, Result};
 use crate::session::doubt::Doubt;
+use crate::session::proof::Proof;
 use crate::session::{Lease, Parent, Session, SessionParts};
 use holdfast_format::id::{DomainId, IdempotencyKey, SessionId, SnapshotId, VolumeId};
 use holdfast_format::keys::DomainKeys;
 use holdfast_format::mark::{Mark, MarkRecord};
+use holdfast_format::path::RelPath;
 use holdfast_format::snapshot::Snapshot;
 use holdfast_format::stats::Stats;
 use holdfast_format::volume::VolumeFacts;
@@ -58,6 +60,10 @@ pub struct Begun {
     pub parent: Option<(SnapshotId, u64)>,
     /// No chunk of the volume is held.
     pub holds_nothing: bool,
+    /// What is to be read again whatever its stamp says.
+    pub reread: Vec<RelPath>,
+    /// What is missing of the snapshot that would be, or is, the parent; empty: nothing.
+    pub parent_damage: String,
     /// The run was committed before.
     pub committed: Option<SnapshotId>,
 }
@@ -86,13 +92,13 @@ impl Sessions {
     /// Opens a session, or resumes the one with this key.
     pub async fn begin(&self, begin: Begin) -> Result<Begun> {
         let core = &self.core;
-        if begin.parent_damaged {
-            core.examine_suspects().await?;
-        }
+        core.examine_suspects().await?;
+        let proof = self.prove(&begin).await?;
+        let doubted = begin.parent_damaged || proof.broken;
         let _one = self.beginning.lock().await;
         let volume = self.volume(&begin.facts, begin.adopt).await?;
         let keys = self.keys(&volume.domain).await?;
-        let parent = match begin.parent_damaged {
+        let parent = match doubted {
             true => None,
             false => self.parent(&volume, &keys, begin.parent).await?,
         };
@@ -118,6 +124,8 @@ impl Sessions {
             inline_limit: core.repository.config().inline_limit,
             parent: parent.as_ref().map(|parent| (parent.id, parent.sequence)),
             holds_nothing: core.catalog.holds_nothing(volume.no).await?,
+            reread: proof.reread,
+            parent_damage: proof.detail,
             committed: row.committed,
         };
         if begun.committed.is_none() {
@@ -152,10 +160,23 @@ impl Sessions {
             parent,
             started_ns: begin.started_ns,
             stamped_since: row.stamped_since,
-            doubt: begin.parent_damaged.then(Doubt::default),
+            doubt: doubted.then(Doubt::default),
         });
         self.lock().insert(row.session, Arc::new(session));
         Ok(begun)
+    }
+
+    /// What the parent is worth that the run would have. It may take long, and holds nobody up.
+    async fn prove(&self, begin: &Begin) -> Result<Proof> {
+        let known = self.core.catalog.volume_by_name(&begin.facts.name).await?;
+        let Some(volume) = known.filter(|_| !begin.parent_damaged) else {
+            return Ok(Proof::default());
+        };
+        let keys = self.keys(&volume.domain).await?;
+        match self.parent(&volume, &keys, begin.parent).await? {
+            Some(parent) => self.core.prove(&volume, &parent.id).await,
+            None => Ok(Proof::default()),
+        }
     }
 
     /// The open session with this id and epoch.
@@ -254,13 +275,13 @@ impl Sessions {
             Some(known) if adopt && known.facts.namespace == facts.namespace => {
                 (known.id, known.domain, true)
             }
-            Some(known) if facts.pvc_uid.is_empty() && known.facts.pvc_uid.is_empty() => {
+            Some(known) if is_place(facts) && is_place(&known.facts) => {
                 return Err(Error::VolumeNameTaken {
                     volume: facts.name.to_string(),
                     holder: format!("{} on {}", known.facts.source, known.facts.node),
                 });
             }
-            // A new claim under an old name, or another namespace, is another volume.
+            // A new claim or handle under an old name, or another namespace, is another volume.
             _ => (
                 VolumeId::from_bytes(crate::repo::kek::random()?),
                 self.domain(facts).await?,
@@ -341,15 +362,24 @@ impl Sessions {
     }
 }
 
-/// Whether both facts are of the same thing: the same claim, or the same directory of the same node.
+/// Whether the volume is only known by where it lies.
+fn is_place(facts: &VolumeFacts) -> bool {
+    facts.pvc_uid.is_empty() && facts.volume_handle.is_empty()
+}
+
+/// Whether both facts are of the same thing: the same claim, the same handle of a storage driver, or the
+/// same directory of the same node.
 fn same_source(known: &VolumeFacts, facts: &VolumeFacts) -> bool {
     if known.namespace != facts.namespace || known.pvc_uid != facts.pvc_uid {
         return false;
     }
-    if !facts.pvc_uid.is_empty() {
+    // A driver's handle is one thing in the whole cluster, on whichever node it is mounted now.
+    if !facts.pvc_uid.is_empty() || !facts.volume_handle.is_empty() {
         return known.volume_handle == facts.volume_handle;
     }
-    known.node == facts.node && known.source_identity == facts.source_identity
+    known.volume_handle.is_empty()
+        && known.node == facts.node
+        && known.source_identity == facts.source_identity
 }
 
 fn busy(error: Error, facts: &VolumeFacts) -> Error {
@@ -384,5 +414,18 @@ mod tests {
             "a claim moves between nodes"
         );
         assert!(!same(facts("a", "", "u1"), facts("a", "", "u2")));
+        let disk = |node, handle: &str| VolumeFacts {
+            volume_handle: handle.into(),
+            ..facts(node, "", "")
+        };
+        assert!(
+            same(disk("a", "h1"), disk("b", "h1")),
+            "a disk moves between nodes"
+        );
+        assert!(
+            !same(disk("a", "h1"), disk("a", "h2")),
+            "another disk under the old name"
+        );
+        assert!(!same(facts("a", "", ""), disk("a", "h1")));
     }
 }

@@ -206,3 +206,44 @@ async fn damage_in_place_keeps_the_file_that_was_there() {
     assert_eq!(fs::read(target.path().join("a")).unwrap(), b"older");
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_file_deletes_nothing_beside_it() {
+    let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    sample(source.path());
+    let fake = Fake::of(source.path());
+    let at = |name: &str| target.path().join(name);
+    fs::create_dir_all(at("kept/deep")).unwrap();
+    fs::write(at("kept/deep/file"), "kept").unwrap();
+    fs::write(at("beside"), "kept").unwrap();
+    fs::write(at("7"), "old").unwrap();
+    let report = run(&fake, "d/7", target.path(), MIRROR).await.unwrap();
+    assert_eq!(report.count(Action::Delete), 0);
+    assert_eq!(
+        fs::read(at("7")).unwrap(),
+        fs::read(source.path().join("d/7")).unwrap()
+    );
+    assert_eq!(fs::read(at("kept/deep/file")).unwrap(), b"kept");
+    assert_eq!(fs::read(at("beside")).unwrap(), b"kept");
+    // Nor does a directory in its place go with all it holds.
+    fs::remove_file(at("7")).unwrap();
+    fs::create_dir(at("7")).unwrap();
+    fs::write(at("7/inside"), "kept").unwrap();
+    let report = run(&fake, "d/7", target.path(), MIRROR).await.unwrap();
+    assert_eq!(report.problems.len(), 1);
+    assert_eq!(fs::read(at("7/inside")).unwrap(), b"kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_restore_into_the_same_target_is_refused() {
+    let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    sample(source.path());
+    let fake = Fake::of(source.path());
+    let held = fs::File::open(target.path()).unwrap();
+    held.lock().unwrap();
+    let refused = run(&fake, "", target.path(), RestoreOptions::default()).await;
+    assert_eq!(refused.unwrap_err().reason(), "TargetBusy");
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
+    drop(held);
+    run_well(&fake, target.path(), RestoreOptions::default()).await;
+}

@@ -97,8 +97,10 @@ impl Comparison<'_> {
                         None => wanted.push((pack, Adoption::New)),
                     },
                     // Its object is a left-over of a deletion.
-                    Some((_, PackState::Deleting | PackState::Gone)) => {}
-                    Some((no, state)) => {
+                    Some((_, PackState::Deleting | PackState::Gone, _)) => {}
+                    // Cut off or written over: nothing of it is counted on.
+                    Some((_, _, size)) if size != pack.1 => {}
+                    Some((no, state, _)) => {
                         self.listed.set(no.index());
                         if state == PackState::Missing {
                             returned.push(no);
@@ -195,7 +197,7 @@ impl Comparison<'_> {
         let ids: Vec<PackId> = packs.iter().map(|import| import.pack.id).collect();
         let states = self.work.catalog.pack_states(&ids).await?;
         let known = states.into_iter().flatten();
-        known.for_each(|(no, _)| self.listed.set(no.index()));
+        known.for_each(|(no, ..)| self.listed.set(no.index()));
         Ok(())
     }
 

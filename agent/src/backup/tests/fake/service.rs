@@ -63,6 +63,7 @@ impl Backup for Fake {
             committed: committed.as_ref().map(bytes).unwrap_or_default(),
             features: Vec::new(),
             parent_sequence: 0,
+            parent_damage: String::new(),
         }))
     }
 
