@@ -19,7 +19,8 @@
 //! completed up to the epoch the catalog remembers: it is to remember the epoch that [`acquire`]
 //! returned. Only completed claims are released, so a released claim is proof that it was completed.
 //!
-//! A completed claim deletes those it beats. That is safe: their holders stop when they see a higher
+//! A holder that lost its claim to a higher one takes it away once it has ended everything: nobody waits
+//! for it any longer. A completed claim deletes those it beats. That is safe: their holders stop when they see a higher
 //! claim *or miss their own*, and the highest claim is never deleted, so epochs never start again.
 //! An older claim is deleted before its release marker: no order of deletes makes one look alive that
 //! is not beaten anyway. A loser deletes its own claim, which never was completed.
@@ -348,13 +349,23 @@ impl Claim {
         self.lost_to().is_some()
     }
 
-    /// Gives the repository back. The caller has ended everything that writes. A claim that is lost is
-    /// not ours to release.
+    /// Gives the repository back. The caller has ended everything that writes. A claim that was lost is
+    /// not released: where a higher one beats it, it is taken away, and whoever waits for us goes on.
     pub async fn release(self) -> Result<()> {
-        if self.is_lost() {
-            return Ok(());
+        if !self.is_lost() {
+            return self.writer.released(self.mine).await;
         }
-        self.writer.released(self.mine).await
+        let survey = Survey::of(&self.store).await?;
+        if survey.top().is_some_and(|top| top.beats(&self.mine)) {
+            let name = name_of(self.mine);
+            let limit = MAX_REPOSITORY_BYTES as u64;
+            // A copy of this catalog has the same name, and other bytes.
+            if matches!(self.store.get_limited(&name, limit).await, Ok(bytes) if bytes == self.body)
+            {
+                self.store.delete(&name).await?;
+            }
+        }
+        Ok(())
     }
 
     /// While claiming: the claims in the store, or that we have lost; then our claim is taken back.

@@ -157,6 +157,24 @@ async fn a_take_over_goes_on_as_soon_as_the_owner_has_released() {
 }
 
 #[tokio::test]
+async fn a_take_over_goes_on_as_soon_as_the_beaten_owner_has_ended() {
+    let world = world();
+    let owner = world.claim(&world.claimant(1, "a")).await.unwrap();
+    let mut taker = world.claimant(2, "b");
+    taker.take_over = true;
+    let mut taking = Box::pin(world.claim(&taker));
+    while world.clock.sleepers() == 0 {
+        assert!(taking.as_mut().now_or_never().is_none());
+    }
+    owner.check().await.unwrap_err();
+    owner.release().await.unwrap();
+    world.clock.advance(Duration::from_secs(10));
+    let taken = taking.await.unwrap();
+    assert!(world.clock.elapsed() < T);
+    taken.check().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_take_over_that_was_broken_off_does_not_shorten_the_next_wait() {
     let world = world();
     let owner = world.claim(&world.claimant(1, "a")).await.unwrap();
