@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// A glob cannot be understood.
 #[derive(Debug, thiserror::Error)]
-#[error("glob {glob:?}: {message}")]
+#[error("pattern '{glob}': {message}")]
 pub struct RulesError {
     /// Which.
     pub glob: String,
@@ -62,9 +62,14 @@ fn matcher(globs: &[String]) -> Result<Option<Gitignore>, RulesError> {
         return Ok(None);
     }
     let mut builder = GitignoreBuilder::new("");
+    // git takes `[` literally; here it is a mistake that would silently match nothing.
+    builder.allow_unclosed_class(false);
     let wrong = |glob: &str, error: ignore::Error| RulesError {
         glob: glob.to_owned(),
-        message: error.to_string(),
+        message: match error {
+            ignore::Error::Glob { err, .. } => err,
+            error => error.to_string(),
+        },
     };
     for glob in globs {
         builder
@@ -134,6 +139,12 @@ mod tests {
             assert_eq!(rules.keeps(path, is_directory), kept, "{path:?}");
         }
         assert!(Rules::default().keeps(b"anything", false));
-        assert!(Rules::new(&["[z-a]".to_owned()], &[]).is_err());
+        for wrong in ["[z-a]", "["] {
+            let error = Rules::new(&[wrong.to_owned()], &[]).unwrap_err();
+            let told = error.to_string();
+            assert!(told.starts_with(&format!("pattern '{wrong}': ")), "{told}");
+            assert_eq!(told.matches(wrong).count(), 1, "{told}");
+        }
+        assert!(Rules::new(&["\\[".to_owned()], &[]).is_ok());
     }
 }

@@ -67,6 +67,7 @@ pub struct Context {
     fatal: Mutex<Option<Error>>,
     marked: Mutex<bool>,
     touched: AtomicBool,
+    would_touch: AtomicBool,
     rooted: AtomicBool,
     /// Its lock keeps other restores out of the target while this one lives.
     _alone: Option<Dir>,
@@ -136,6 +137,7 @@ impl Context {
             fatal: Mutex::new(None),
             marked: Mutex::new(place.resumed),
             touched: AtomicBool::new(place.resumed && !place.dry_run),
+            would_touch: AtomicBool::new(false),
             rooted: AtomicBool::new(false),
             _alone: place.alone,
         }
@@ -188,6 +190,16 @@ impl Context {
     /// Whether anything was changed.
     pub fn is_touched(&self) -> bool {
         self.touched.load(Ordering::Acquire)
+    }
+
+    /// Of a dry run: something would be changed.
+    pub fn would_touch(&self) {
+        self.would_touch.store(true, Ordering::Release);
+    }
+
+    /// Of a dry run: whether anything would be.
+    pub fn would_be_touched(&self) -> bool {
+        self.would_touch.load(Ordering::Acquire)
     }
 
     /// Takes the marker away: the restore is finished.

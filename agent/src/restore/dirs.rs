@@ -65,6 +65,8 @@ pub struct TargetDir {
     want: Option<Meta>,
     pending: AtomicUsize,
     writable: AtomicBool,
+    /// Of a dry run: a name in it would be made, replaced or removed, which changes its time.
+    would_change: AtomicBool,
     open: Mutex<Option<Arc<Dir>>>,
 }
 
@@ -114,6 +116,7 @@ impl TargetDir {
             want,
             pending: AtomicUsize::new(1),
             writable: AtomicBool::new(fresh || context.policy.is_root()),
+            would_change: AtomicBool::new(false),
             open: Mutex::new(Some(Arc::new(dir))),
         });
         context.dirs.opened(&opened);
@@ -138,6 +141,7 @@ impl TargetDir {
             want,
             pending: AtomicUsize::new(1),
             writable: AtomicBool::new(true),
+            would_change: AtomicBool::new(false),
             open: Mutex::new(None),
         })
     }
@@ -152,7 +156,10 @@ impl TargetDir {
     ) -> Result<Arc<Self>> {
         let name = path.name().to_vec();
         let kind = Some(Kind::Directory);
-        let made = |action| context.tally.did(action, kind, || path.clone(), 0);
+        let made = |action| {
+            self.would_do(context, action);
+            context.tally.did(action, kind, || path.clone(), 0);
+        };
         if self.missing {
             made(Action::Create);
             return Ok(Self::missing(path.clone(), Some(self.clone()), want));
@@ -271,6 +278,16 @@ impl TargetDir {
         Ok(dir)
     }
 
+    /// Of a dry run: this would be done to a name in it. The run itself sets its time again after.
+    pub fn would_do(&self, context: &Context, action: Action) {
+        if context.dry_run && action != Action::Keep {
+            context.would_touch();
+            if action != Action::Metadata {
+                self.would_change.store(true, Ordering::Release);
+            }
+        }
+    }
+
     /// One more thing is unfinished below it.
     pub fn hold(&self) {
         self.pending.fetch_add(1, Ordering::AcqRel);
@@ -312,6 +329,12 @@ impl TargetDir {
             context.touch()?;
             changed = settle(How::Make)?;
         }
+        if changed && context.dry_run {
+            context.would_touch();
+        }
+        // The marker of a restore comes and goes in the target itself.
+        let marked = self.is_top() && context.would_be_touched();
+        changed |= marked || self.would_change.load(Ordering::Acquire);
         context.progress.directories.add(1);
         let action = if self.fresh {
             Action::Create

@@ -88,6 +88,7 @@ fn pass(context: &Context, dir: &Arc<TargetDir>, known: &KnownNames) -> Result<u
         }
         let path = dir.path_of(name);
         if !left_behind {
+            dir.would_do(context, Action::Delete);
             context.tally.did(Action::Delete, None, || path.clone(), 0);
         }
         if context.dry_run {

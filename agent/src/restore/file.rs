@@ -64,6 +64,8 @@ pub struct FileJob {
     /// Of a dry run: something would be written.
     differs: AtomicBool,
     written: AtomicU64,
+    /// Bytes already told to the progress; the rest follows when it is finished.
+    told: AtomicU64,
     writing: Mutex<Writing>,
 }
 
@@ -90,6 +92,7 @@ impl FileJob {
             failed: AtomicBool::new(false),
             differs: AtomicBool::new(false),
             written: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             writing: Mutex::default(),
         }
     }
@@ -184,10 +187,17 @@ impl FileJob {
             .written_bytes
             .fetch_add(bytes, Ordering::Relaxed);
         context.progress.written_bytes.add(bytes);
+        self.tell(context, bytes);
+    }
+
+    fn tell(&self, context: &Context, bytes: u64) {
+        self.told.fetch_add(bytes, Ordering::Relaxed);
+        context.progress.done_bytes.add(bytes);
     }
 
     /// A local range is as it should be: it is kept, or copied where the file is made anew.
     pub fn keep(&self, context: &Context, start: u64, end: u64) {
+        self.tell(context, end.saturating_sub(start));
         let writing = lock(&self.writing);
         let copied = writing.temporary.is_some() && !writing.in_place;
         drop(writing);
@@ -361,22 +371,32 @@ impl FileJob {
     fn report(&self, context: &Context, action: Action) {
         let (kind, written) = (Some(Kind::File), self.written.load(Ordering::Relaxed));
         // What is overwritten or replaced gives its room back.
-        let had = self
-            .local
-            .as_ref()
-            .map_or(0, |local| local.stat.allocated_bytes);
+        let over = self.local.as_ref();
+        let had = over.map_or(0, |local| local.stat.allocated_bytes);
         context.tally.needs(written.saturating_sub(had));
+        let in_place = over.is_some_and(|l| plan::writes_in_place(&l.stat, self.meta.size));
+        let to_name = match action {
+            Action::Replace if in_place => Action::Metadata,
+            action => action,
+        };
+        self.dir.would_do(context, to_name);
         context.tally.did(action, kind, || self.path(), written);
         context.progress.files.add(1);
         context.progress.content_bytes.add(self.meta.size);
         context.progress.done_files.add(1);
-        context.progress.done_bytes.add(self.meta.size);
+        let told = self.told.load(Ordering::Relaxed);
+        let rest = self.meta.size.saturating_sub(told);
+        context.progress.done_bytes.add(rest);
         let path = self.path();
         let mut links = lock(&context.links);
         let noted = match &self.group {
             Some(group) => links.finished_elsewhere(group, &path),
             None => links.finished(&path),
         };
+        let noted = noted.and_then(|()| match action {
+            Action::Create | Action::Replace if context.dry_run => links.would_be_new(&path),
+            _ => Ok(()),
+        });
         if let Err(source) = noted {
             context.fail(crate::Error::Io {
                 what: "write temporary file for",
@@ -410,7 +430,11 @@ impl FileJob {
                 return Ok(Action::Keep);
             }
             if context.dry_run {
-                return Ok(Action::Metadata);
+                return Ok(if local.stat.nlink == 1 {
+                    Action::Metadata
+                } else {
+                    Action::Replace
+                });
             }
             if local.stat.nlink == 1 {
                 context.touch()?;

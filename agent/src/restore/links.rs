@@ -14,6 +14,8 @@ const ITSELF: u64 = u64::MAX;
 pub struct Links {
     finished: HashRuns,
     elsewhere: RecordStack,
+    /// Of a dry run: paths that would have another inode than now.
+    new: HashRuns,
 }
 
 impl Links {
@@ -22,6 +24,7 @@ impl Links {
         Self {
             finished: HashRuns::new(directory),
             elsewhere: RecordStack::new(directory),
+            new: HashRuns::new(directory),
         }
     }
 
@@ -35,6 +38,16 @@ impl Links {
         let position = self.elsewhere.end();
         self.elsewhere.push(place.as_bytes())?;
         self.finished.insert(&outside(group), position)
+    }
+
+    /// Of a dry run: what stands at this path would be made anew, so that its further names would be too.
+    pub fn would_be_new(&mut self, place: &RelPath) -> io::Result<()> {
+        self.new.insert(place.as_bytes(), ITSELF)
+    }
+
+    /// Of a dry run: whether what stands at this path now would stay.
+    pub fn would_stay(&self, place: &RelPath) -> io::Result<bool> {
+        Ok(self.new.get(place.as_bytes())?.is_none())
     }
 
     /// Where below the target the inode of this path is.

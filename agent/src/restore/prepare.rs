@@ -181,6 +181,7 @@ fn other(context: &Context, dir: &Arc<TargetDir>, item: &Item) -> Result<()> {
             return Ok(());
         }
     }
+    dir.would_do(context, action);
     context
         .tally
         .did(action, Some(want.kind), || item.path.clone(), 0);
@@ -190,6 +191,10 @@ fn other(context: &Context, dir: &Arc<TargetDir>, item: &Item) -> Result<()> {
         Some(Link::Outside(group)) => links.finished_elsewhere(group, &item.path),
         _ => links.finished(&item.path),
     };
+    let noted = noted.and_then(|()| match action {
+        Action::Create | Action::Replace if context.dry_run => links.would_be_new(&item.path),
+        _ => Ok(()),
+    });
     noted.map_err(|_| Errno::IO)
 }
 
@@ -284,15 +289,30 @@ pub fn link(context: &Context, dir: &Arc<TargetDir>, item: &Item) {
     }
 }
 
+/// Of a dry run: whether this name is one of the inode at `place` already, and that inode stays.
+fn stays_linked(context: &Context, found: &Stat, place: &RelPath) -> Result<bool> {
+    let Some(root) = &context.root else {
+        return Ok(false);
+    };
+    let there = match root.parent_of(place)? {
+        Some((dir, name)) => dir.found(name)?,
+        None => None,
+    };
+    let same = there.is_some_and(|there| (found.dev, found.ino) == (there.dev, there.ino));
+    let stays = lock(&context.links).would_stay(place);
+    Ok(same && stays.map_err(|_| Errno::IO)?)
+}
+
 fn link_to(context: &Context, dir: &Arc<TargetDir>, item: &Item, place: &RelPath) -> Result<()> {
     let (name, kind) = (item.path.name(), item.meta.kind);
     let found = look(context, dir, name)?;
     if context.dry_run {
-        let action = if found.is_some() {
-            Action::Keep
-        } else {
-            Action::Create
+        let action = match &found {
+            None => Action::Create,
+            Some(found) if stays_linked(context, found, place)? => Action::Keep,
+            Some(_) => Action::Replace,
         };
+        dir.would_do(context, action);
         context
             .tally
             .did(action, Some(kind), || item.path.clone(), 0);

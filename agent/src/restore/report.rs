@@ -145,6 +145,8 @@ pub struct RestoreReport {
     pub needed: Amount,
     /// Of a dry run: what it takes and what the target has; `None` where that does not say.
     pub space: Option<Space>,
+    /// Of a dry run: why the run itself would be refused for want of room.
+    pub too_small: Option<String>,
 }
 
 impl RestoreReport {
@@ -274,6 +276,7 @@ impl Tally {
                 inodes: self.needed_inodes.load(Ordering::Relaxed),
             },
             space: None,
+            too_small: None,
         }
     }
 }

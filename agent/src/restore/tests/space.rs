@@ -82,6 +82,9 @@ async fn inodes_are_counted_and_links_are_none() {
         fs::write(source.path().join(n.to_string()), "n").unwrap();
     }
     let small = Small::new("size=8m,nr_inodes=20");
+    let planned = run_well(&Fake::of(source.path()), small.0.path(), dry_run).await;
+    let why = planned.too_small.unwrap_or_default();
+    assert!(why.contains("has no room for it"), "{why}");
     refused(
         &Fake::of(source.path()),
         small.0.path(),
