@@ -9,7 +9,7 @@ use std::path::PathBuf;
     name = "holdfast",
     version,
     max_term_width = 100,
-    after_help = "EXIT CODES\n  0 done            1 failed            2 wrong usage       3 stored or restored, but incomplete\n  4 damage found    5 refused           10 no repository    11 owned by another coordinator\n  12 wrong key      13 not allowed      130 interrupted\n\nA snapshot is named by the start of its id, `latest`, `VOLUME@latest` or `VOLUME@TIME` (the newest\nat or before; RFC 3339 or a date, UTC). A path follows the first `:/`, as in web@latest:/etc/app.conf"
+    after_help = "EXIT CODES\n  0 done            1 failed            2 wrong usage       3 stored or restored, but incomplete (a restore also\n                                                            where stored data is damaged)\n  4 damage found    5 refused           10 no repository    11 owned by another coordinator\n  12 no key, or not the right one       13 the coordinator does not allow it\n  130 interrupted\n\nA snapshot is named by the start of its id, `latest` (where there is one volume),\n`VOLUME@latest` or `VOLUME@TIME` (the newest at or before; RFC 3339 or a date, UTC). A path follows the first `:/`, as in web@latest:/etc/app.conf"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct Global {
         help_heading = "Where"
     )]
     pub key_file: Option<PathBuf>,
-    /// File that holds the passphrase, in place of the key file
+    /// File that holds the passphrase, in place of the key file; `init` adds it to the repository
     #[arg(
         long,
         env = "HOLDFAST_PASSPHRASE_FILE",
@@ -257,7 +257,8 @@ pub struct Restore {
     /// is incomplete
     #[arg(long)]
     pub strict: bool,
-    /// With --coordinator: restore on this agent's node in place of here
+    /// With --coordinator: restore on this agent's node in place of here (without --dry-run, --strict
+    /// and -o, as a job reports no plan and no counts)
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
 }

@@ -6,6 +6,7 @@
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Outcome, chain};
 use crate::progress::Progress;
+use crate::reach::reach;
 use holdfast_agent::client::Client;
 use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
 use holdfast_coordinator::repo::claim::Waiting;
@@ -69,10 +70,10 @@ pub async fn open(global: &Global, access: Access) -> Outcome<Connected> {
         (Some(_), Some(_)) => Err(Failure::usage(
             "both --repo and --coordinator are given (or set in the environment): choose one",
         )),
-        (Some(url), None) => remote(url),
+        (Some(url), None) => remote(url).await,
         (None, Some(url)) => embedded(global, url, access).await,
         (None, None) => match default_socket() {
-            Some(socket) if socket.exists() => remote(&format!("unix:{}", socket.display())),
+            Some(socket) if socket.exists() => remote(&format!("unix:{}", socket.display())).await,
             _ => Err(Failure::usage(
                 "say where: --repo URL (or HOLDFAST_REPO), or --coordinator URL (or HOLDFAST_COORDINATOR)",
             )),
@@ -80,7 +81,8 @@ pub async fn open(global: &Global, access: Access) -> Outcome<Connected> {
     }
 }
 
-fn remote(url: &str) -> Outcome<Connected> {
+async fn remote(url: &str) -> Outcome<Connected> {
+    reach(url).await?;
     let tls = url
         .starts_with("https:")
         .then(|| tonic::transport::ClientTlsConfig::new().with_enabled_roots());
@@ -215,6 +217,7 @@ pub async fn rebuild_catalog(
 
 /// The repository at a URL, opened with the key that the options name.
 pub async fn open_repository(global: &Global, url: &str) -> Outcome<Repository> {
+    check_home(global)?;
     let store = Store::open(url, &StoreOptions::default()).map_err(|e| failure(e.into()))?;
     let config = Repository::find(&store)
         .await
@@ -235,8 +238,29 @@ pub async fn read_key(global: &Global, store: &Store, config: &RepositoryConfig)
     key.map_err(|e| failure(e.into()))
 }
 
-/// Makes a repository and its key file; the key is on disk before anything is in the store.
+/// Makes a repository and its key file; the key is on disk before anything is in the store. Where a
+/// passphrase is named, it opens the repository too. What fails leaves nothing behind.
 pub async fn create_repository(global: &Global, url: &str) -> Outcome<(Repository, PathBuf)> {
+    check_home(global)?;
+    let passphrase = global.passphrase_file.as_deref().map(read_passphrase);
+    let passphrase = passphrase.transpose()?;
+    let made = match StoreUrl::parse(url) {
+        Ok(StoreUrl::Directory(dir)) if !dir.exists() => Some(dir),
+        _ => None,
+    };
+    let created = create_in(global, url, passphrase.as_deref()).await;
+    if let (Err(_), Some(dir)) = (&created, made) {
+        // Only where it is empty.
+        let _ = std::fs::remove_dir(dir);
+    }
+    created
+}
+
+async fn create_in(
+    global: &Global,
+    url: &str,
+    passphrase: Option<&str>,
+) -> Outcome<(Repository, PathBuf)> {
     let store =
         Store::open_or_create(url, &StoreOptions::default()).map_err(|e| failure(e.into()))?;
     match Repository::find(&store).await {
@@ -255,7 +279,9 @@ pub async fn create_repository(global: &Global, url: &str) -> Outcome<(Repositor
     }
     let id = RepositoryId::from_bytes(kek::random().map_err(|e| failure(e.into()))?);
     let path = key_file(global, id);
-    let key: Kek = if path.exists() {
+    let is_old = path.exists();
+    let key: Kek = if is_old {
+        refuse_key_of_another(&path)?;
         kek::read_key_file(&path).map_err(|e| failure(e.into()))?
     } else {
         let key = kek::generate().map_err(|e| failure(e.into()))?;
@@ -268,21 +294,59 @@ pub async fn create_repository(global: &Global, url: &str) -> Outcome<(Repositor
         profile: None,
         inline_limit: None,
     };
-    let repository = Repository::create(store, key, &options)
-        .await
-        .map_err(|e| failure(e.into()))?;
+    let repository = match Repository::create(store.clone(), key, &options).await {
+        Ok(repository) => repository,
+        Err(error) => {
+            let absent = Repository::find(&store)
+                .await
+                .map_err(|e| failure(e.into()));
+            // A reply that was lost may hide a repository, whose only key this is.
+            if !is_old && absent.is_err_and(|e| e.exit == Exit::NoRepository) {
+                let _ = std::fs::remove_file(&path);
+            }
+            return Err(failure(error.into()));
+        }
+    };
+    // Said with --quiet too: without it nobody knows what to keep.
+    eprintln!("the key of repository {id} is {}", path.display());
+    if let Some(passphrase) = passphrase {
+        let key = kek::read_key_file(&path).map_err(|e| failure(e.into()))?;
+        let hash = holdfast_format::keyslot::PassphraseHash::DEFAULT;
+        kek::add_passphrase(&store, repository.config(), &key, passphrase, hash)
+            .await
+            .map_err(|e| failure(e.into()))?;
+    }
     if !global.quiet {
-        eprintln!(
-            "created repository {} at {}",
-            id,
-            repository.store().url_redacted()
-        );
-        eprintln!("its key is {}", path.display());
-        eprintln!("  WITHOUT THIS FILE NOBODY CAN READ THE BACKUPS. Keep a copy in another place,");
-        eprintln!("  or add a passphrase:");
-        eprintln!("  holdfast key add-passphrase --new-passphrase-file FILE");
+        let at = repository.store().url_redacted();
+        eprintln!("created it at {at}");
+        if passphrase.is_some() {
+            eprintln!("  WITHOUT THIS FILE OR THE PASSPHRASE NOBODY CAN READ THE BACKUPS.");
+        } else {
+            eprintln!(
+                "  WITHOUT THIS FILE NOBODY CAN READ THE BACKUPS. Keep a copy in another place,"
+            );
+            eprintln!("  or add a passphrase:");
+            eprintln!("  holdfast key add-passphrase --new-passphrase-file FILE --repo {at}");
+        }
     }
     Ok((repository, path))
+}
+
+/// Two repositories with one key would both be lost with it; the file says whose it is.
+fn refuse_key_of_another(path: &Path) -> Outcome<()> {
+    const OWNER: &str = "# Key of Holdfast repository ";
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    match text.lines().find_map(|line| line.strip_prefix(OWNER)) {
+        Some(id) => Err(Failure::with(
+            Exit::Refused,
+            format!(
+                "{} is the key of repository {}: choose another file",
+                path.display(),
+                id.trim_end_matches('.')
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// A channel to a coordinator in this process: pipes in memory, no port.
@@ -326,6 +390,20 @@ pub fn is_local(url: &str) -> bool {
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Refuses to put a key or state into `/` for want of a home.
+fn check_home(global: &Global) -> Outcome<()> {
+    let unset = |variable| std::env::var_os(variable).is_none_or(|value| value.is_empty());
+    let homeless = unset("HOME") && !is_root();
+    let keyless = global.key_file.is_none() && unset("XDG_CONFIG_HOME");
+    let stateless = global.state_dir.is_none() && unset("XDG_STATE_HOME");
+    if homeless && (keyless || stateless) {
+        return Err(Failure::usage(
+            "HOME is not set: give --key-file and --state-dir",
+        ));
+    }
+    Ok(())
 }
 
 fn home(variable: &str, below_home: &str) -> PathBuf {
@@ -387,10 +465,10 @@ pub fn private_dir(path: &Path) -> Outcome<()> {
 /// The first line of a passphrase file.
 pub fn read_passphrase(file: &Path) -> Outcome<String> {
     let text = std::fs::read_to_string(file).map_err(|e| {
-        Failure::failed(format!(
-            "cannot read passphrase file {}: {e}",
-            file.display()
-        ))
+        Failure::with(
+            Exit::WrongKey,
+            format!("cannot read passphrase file {}: {e}", file.display()),
+        )
     })?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(line.to_owned()),

@@ -61,6 +61,16 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The first cause of a status, which says more than what was made of it on the way.
+fn root(status: &tonic::Status) -> String {
+    use std::error::Error;
+    let mut at = status.source();
+    while let Some(next) = at.and_then(Error::source) {
+        at = Some(next);
+    }
+    at.map_or_else(|| status.message().to_owned(), ToString::to_string)
+}
+
 /// The stable reason a status carries; empty where it has none.
 pub fn reason_of(status: &tonic::Status) -> String {
     status
@@ -78,9 +88,8 @@ pub fn exit_of(reason: &str) -> Exit {
         "NotAllowed" => Exit::NotAllowed,
         "DamageFound" | "PackDamaged" | "PackMissing" | "ChunkMissing" | "FrameDamaged"
         | "ObjectDamaged" => Exit::Damage,
-        "VolumeNameTaken" | "VolumeBusy" | "SnapshotPinned" | "Refused" | "TargetNotEmpty" => {
-            Exit::Refused
-        }
+        "VolumeNameTaken" | "VolumeBusy" | "SnapshotPinned" | "Refused" | "TargetNotEmpty"
+        | "TargetBusy" => Exit::Refused,
         "InvalidStoreUrl" => Exit::Usage,
         "Cancelled" => Exit::Interrupted,
         _ => Exit::Failed,
@@ -96,7 +105,7 @@ impl From<tonic::Status> for Failure {
         };
         let message = match (status.code(), reason.as_str()) {
             (tonic::Code::Unavailable, "") => {
-                format!("the coordinator cannot be reached: {}", chain(&status))
+                format!("the coordinator cannot be reached: {}", root(&status))
             }
             (_, "") => status.message().to_owned(),
             (_, reason) => format!("{} ({reason})", status.message()),

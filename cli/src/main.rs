@@ -7,18 +7,19 @@ mod content;
 mod failure;
 mod gaps;
 mod output;
+mod precedence;
 mod progress;
+mod reach;
 mod selector;
 mod signals;
 mod tar;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 use failure::{Exit, Failure};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match args::Cli::try_parse() {
+    let cli = match precedence::parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let end = runtime.block_on(commands::run(cli));
+    let end = cli.and_then(|cli| runtime.block_on(commands::run(cli)));
     // A blocking read that hangs (a dead NFS server) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match end {

@@ -2,7 +2,8 @@
 //! elsewhere, nothing with `--quiet`. All of it goes to standard error.
 
 use crate::output::bytes;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fmt::Write;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::pin::pin;
@@ -139,15 +140,35 @@ fn spinner() -> ProgressStyle {
 
 fn full_bar() -> ProgressStyle {
     ProgressStyle::with_template(
-        "{prefix} [{wide_bar}] {percent}% {bytes} {bytes_per_sec} eta {eta}",
+        "{prefix} [{wide_bar}] {percent}% {bytes} {bytes_per_sec}{remaining}",
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar())
+    .with_key("remaining", |state: &ProgressState, out: &mut dyn Write| {
+        // A bar that cannot be drawn is no reason to stop.
+        let _ = out.write_str(&remaining(state.per_sec(), state.eta()));
+    })
     .progress_chars("=> ")
+}
+
+/// Nothing is known of the end of what does not move.
+fn remaining(per_second: f64, eta: Duration) -> String {
+    if per_second < 1.0 {
+        String::new()
+    } else {
+        format!(" eta {:#}", HumanDuration(eta))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::short;
+    use super::{remaining, short};
+    use std::time::Duration;
+
+    #[test]
+    fn what_stands_still_has_no_end() {
+        assert_eq!(remaining(0.0, Duration::ZERO), "");
+        assert_eq!(remaining(5.0, Duration::from_secs(3)), " eta 3s");
+    }
 
     #[test]
     fn long_names_keep_their_ends() {

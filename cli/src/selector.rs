@@ -57,11 +57,20 @@ impl Selector {
             if time == "latest" {
                 return Ok(Self::LatestOf(volume));
             }
+            if time.starts_with("latest:") {
+                return Err(Failure::usage(format!(
+                    "{text:?}: a path follows `:/`, as in {volume}@latest:/etc"
+                )));
+            }
             return Ok(Self::At(volume, parse_time(time)?));
         }
         text.parse().map(Self::Id).map_err(|_| {
+            let meant = match text.parse::<VolumeName>() {
+                Ok(volume) => format!(" (did you mean {volume}@latest?)"),
+                Err(_) => String::new(),
+            };
             Failure::usage(format!(
-                "{text:?} names no snapshot: use the first 4 or more digits of an id, `latest`, VOLUME@latest or VOLUME@TIME"
+                "{text:?} names no snapshot{meant}: use the first 4 or more digits of an id, `latest`, VOLUME@latest or VOLUME@TIME"
             ))
         })
     }
@@ -190,7 +199,10 @@ mod tests {
         assert!(pick("web@1969-01-01").is_err());
         assert_eq!(pick("web@1970-01-01T00:00:00Z").unwrap(), 0xa2);
         assert_eq!(pick("web@1970-01-01T00:00:00.000000015Z").unwrap(), 0xa1);
-        assert!(pick("nope").is_err());
+        let hint = pick("nope:/etc").unwrap_err().message;
+        assert!(hint.contains("did you mean nope@latest?"), "{hint}");
+        let hint = pick("web@latest:etc").unwrap_err().message;
+        assert!(hint.contains("a path follows `:/`"), "{hint}");
         assert!(pick("gone@latest").is_err());
     }
 }

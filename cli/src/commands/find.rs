@@ -4,14 +4,17 @@ use super::admin;
 use super::ls::{Items, line};
 use crate::args::{Find, Format, Global};
 use crate::connect::{self, Access};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome, chain};
 use crate::output::{self, time};
+use holdfast_agent::rules::Rules;
 use holdfast_format::id::hex;
 use holdfast_proto::v1;
 use std::io::Write;
 
 /// Lists every state of every path that matches, by snapshot.
 pub async fn run(global: &Global, options: Find) -> Outcome<()> {
+    let pattern = [options.pattern.clone()];
+    Rules::new(&pattern, &[]).map_err(|e| Failure::usage(chain(&e)))?;
     let connected = connect::open(global, Access::Read).await?;
     let request = v1::FindRequest {
         volume: options.volume.unwrap_or_default(),

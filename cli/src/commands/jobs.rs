@@ -78,7 +78,8 @@ async fn list(global: &Global, channel: &Channel) -> Outcome<()> {
     table.print(global.output, "no jobs since the coordinator started")
 }
 
-fn as_document(job: &v1::JobInfo) -> Value {
+/// A job for programs.
+pub fn as_document(job: &v1::JobInfo) -> Value {
     let last = job.last.clone().unwrap_or_default();
     json!({
         "id": hex(&job.id), "what": job.what, "volume": job.volume, "node": job.node, "state": state_word(job),

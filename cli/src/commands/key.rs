@@ -1,9 +1,11 @@
 //! `holdfast key`: the ways to a repository's key.
 
-use crate::args::{Global, Key};
+use crate::args::{Format, Global, Key};
 use crate::connect;
 use crate::failure::{Failure, Outcome};
+use crate::output::document;
 use holdfast_coordinator::repo::kek;
+use serde_json::json;
 
 /// Adds a passphrase, or lists.
 pub async fn run(global: &Global, command: Key) -> Outcome<()> {
@@ -36,6 +38,16 @@ pub async fn run(global: &Global, command: Key) -> Outcome<()> {
             let passphrases = kek::count_passphrases(store)
                 .await
                 .map_err(|e| connect::failure(e.into()))?;
+            if matches!(global.output, Format::Json | Format::Yaml) {
+                let found = json!({
+                    "key_file": file.display().to_string(), "is_there": file.exists(), "passphrases": passphrases,
+                });
+                return document(global.output, &found);
+            }
+            if global.output == Format::Name {
+                println!("{}", file.display());
+                return Ok(());
+            }
             println!("key file     {} ({there})", file.display());
             println!("passphrases  {passphrases}");
         }

@@ -105,7 +105,9 @@ fn print(global: &Global, options: &Restore, report: &RestoreReport, gaps: &Gaps
     for line in report.skipped_lines() {
         eprintln!("note: {line}");
     }
-    if !global.quiet && global.output != Format::Name {
+    if global.output == Format::Name {
+        println!("{}", report.target.display());
+    } else if !global.quiet {
         let would = if options.dry_run {
             "would restore"
         } else {
@@ -123,6 +125,9 @@ fn print(global: &Global, options: &Restore, report: &RestoreReport, gaps: &Gaps
 }
 
 fn end(options: &Restore, report: &RestoreReport, gaps: &Gaps) -> Outcome<()> {
+    if let Some(why) = &report.too_small {
+        return Err(Failure::with(exit_of("TargetTooSmall"), why.clone()));
+    }
     if !report.is_complete() {
         return Err(Failure::with(
             Exit::Incomplete,
@@ -149,13 +154,19 @@ fn end(options: &Restore, report: &RestoreReport, gaps: &Gaps) -> Outcome<()> {
 
 /// The same, by the agent of another node.
 async fn on_node(global: &Global, options: &Restore, node: &str) -> Outcome<()> {
+    if options.dry_run || options.strict || global.output != Format::Table {
+        return Err(Failure::usage(
+            "--node goes without --dry-run, --strict and -o: the job of another node reports no plan and no \
+             counts; leave --node out to restore here",
+        ));
+    }
     if !options.target.is_absolute() {
         return Err(Failure::usage(
             "on another node the target must be an absolute path",
         ));
     }
     let connected = connect::open(global, Access::Write).await?;
-    let (_, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    let (info, id, selection) = select(&connected.channel, &options.snapshot).await?;
     let request = v1::StartRestoreRequest {
         snapshot: id.as_bytes().to_vec().into(),
         path: selection.path.as_bytes().to_vec().into(),
@@ -165,7 +176,7 @@ async fn on_node(global: &Global, options: &Restore, node: &str) -> Outcome<()> 
             in_place: options.in_place,
             delete_extras: options.delete,
             special: options.special,
-            dry_run: options.dry_run,
+            dry_run: false,
         }),
     };
     let job = admin(&connected.channel)
@@ -175,6 +186,16 @@ async fn on_node(global: &Global, options: &Restore, node: &str) -> Outcome<()> 
     let ended = jobs::watch(&connected.channel, job.id, global.quiet).await?;
     let report = ended.last.unwrap_or_default();
     jobs::print_problems(&report.problems, report.problems.len() as u64);
+    Gaps::new(&info, &selection.path).tell();
+    if !global.quiet {
+        println!(
+            "restored {} into {} on {node}: {} files, {}",
+            id.short(),
+            escape(options.target.as_os_str().as_bytes()),
+            report.done_files,
+            bytes(report.done_bytes)
+        );
+    }
     connected.close().await;
     if report.problems.is_empty() {
         Ok(())

@@ -9,16 +9,18 @@ use holdfast_agent::client::Client;
 use holdfast_agent::jobs;
 use holdfast_agent::metrics::AgentMetrics;
 use holdfast_agent::settings::ServeSettings;
-use holdfast_agent::volumes::{ExplicitVolume, VolumeSettings};
+use holdfast_agent::volumes::{ExplicitVolume, Standing, VolumeSettings, discover};
+use holdfast_coordinator::transport;
+use holdfast_format::path::escape;
 use holdfast_format::volume::VolumeName;
 use holdfast_runtime::listen::{Listen, bind_unix};
 use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::shutdown::{self, Cause};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::Server;
 
 /// How long running jobs may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(9);
@@ -40,6 +42,7 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
             .collect::<Outcome<_>>()?,
         ..VolumeSettings::default()
     };
+    tell_volumes(&volumes, global.quiet)?;
     let tcp = options
         .listen
         .as_deref()
@@ -58,6 +61,19 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
     let unix = bind_unix(&socket)
         .await
         .map_err(|e| Failure::failed(chain(&e)))?;
+    let served = serve(global, volumes, unix, &socket, tcp).await;
+    // Ours: nobody else can have taken the name while we listened on it.
+    let _ = std::fs::remove_file(&socket);
+    served
+}
+
+async fn serve(
+    global: &Global,
+    volumes: VolumeSettings,
+    unix: tokio::net::UnixListener,
+    socket: &Path,
+    tcp: Option<SocketAddr>,
+) -> Outcome<()> {
     let connected = connect::open(global, Access::Create).await?;
     let (Some(coordinator), Some(state)) = (&connected.coordinator, &connected.agent_state) else {
         return Err(Failure::usage("`up` serves a repository: give --repo"));
@@ -68,9 +84,9 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
     let routes = coordinator.routes().await;
     let stop = stopping.clone();
     servers.spawn(
-        Server::builder()
+        transport::server()
             .add_routes(routes.clone())
-            .serve_with_incoming_shutdown(UnixListenerStream::new(unix), async move {
+            .serve_with_incoming_shutdown(transport::unix(unix), async move {
                 stop.requested().await;
             }),
     );
@@ -78,20 +94,20 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
         let listener = tokio::net::TcpListener::bind(address).await?;
         let stop = stopping.clone();
         servers.spawn(
-            Server::builder()
+            transport::server()
                 .add_routes(routes)
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                .serve_with_incoming_shutdown(transport::tcp(listener), async move {
                     stop.requested().await;
                 }),
         );
     }
-    let serve = Arc::new(ServeSettings::new(
+    let settings = Arc::new(ServeSettings::new(
         volumes,
         BackupOptions::new(state, connect::node()),
     ));
     let agent = tokio::spawn(jobs::serve(
         Client::new(connected.channel.clone()),
-        serve,
+        settings,
         AgentMetrics::new(&Metrics::new()),
         stopping.clone(),
         None,
@@ -108,8 +124,35 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
     let _ = tokio::time::timeout(DRAIN, agent).await;
     connected.close().await;
     servers.shutdown().await;
-    // Ours: nobody else can have taken the name while we listened on it.
-    let _ = std::fs::remove_file(&socket);
+    Ok(())
+}
+
+/// One line for each volume, and why one is not served. Two of one name are refused.
+fn tell_volumes(settings: &VolumeSettings, quiet: bool) -> Outcome<()> {
+    let mut names: Vec<&VolumeName> = settings.explicit.iter().map(|v| &v.name).collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Failure::usage(format!(
+            "--volume {}=… is given twice: each volume needs a name of its own",
+            twice[0]
+        )));
+    }
+    let found = discover(settings).map_err(|e| Failure::failed(chain(&e)))?;
+    if found.is_empty() {
+        eprintln!("warning: no volume is served: give --volume NAME=DIR or --kubelet-pods DIR");
+    }
+    for volume in &found {
+        let (name, path) = (
+            &volume.facts.name,
+            escape(volume.path.as_os_str().as_bytes()),
+        );
+        match &volume.eligible {
+            Ok(_) if quiet => {}
+            Ok(_) => eprintln!("volume {name}: {path}"),
+            Err(why) if why.reason.standing() == Standing::Excluded && quiet => {}
+            Err(why) => eprintln!("volume {name}: {path}: not served: {why}"),
+        }
+    }
     Ok(())
 }
 
@@ -126,7 +169,7 @@ fn explicit(text: &str) -> Outcome<ExplicitVolume> {
     })
 }
 
-fn tcp(text: &str, insecure: bool) -> Outcome<std::net::SocketAddr> {
+fn tcp(text: &str, insecure: bool) -> Outcome<SocketAddr> {
     let address = text
         .parse()
         .map_err(|_| Failure::usage(format!("--listen {text}: must be ADDRESS:PORT")))?;

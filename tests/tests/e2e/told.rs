@@ -138,3 +138,143 @@ fn names_of_places_that_holdfast_does_not_know_make_no_directory() {
         assert!(!home.at("b2:bucket:x").exists() && !home.at("sftp:u@host:").exists());
     }
 }
+
+#[test]
+fn a_dry_run_of_hard_links_says_what_the_run_does() {
+    let home = Home::new();
+    let source = small(&home, "d");
+    for link in ["z1", "z2"] {
+        fs::hard_link(home.at("d/a"), home.at("d").join(link)).expect("a link");
+    }
+    home.ok(["backup", &source]);
+    let target = home.restore("d@latest", "r").display().to_string();
+    let counts = |more: &[&str]| {
+        let mut args = vec![
+            "restore",
+            "d@latest",
+            "--in-place",
+            "-o",
+            "json",
+            "-t",
+            &target,
+        ];
+        args.extend(more);
+        let json = home.ok(args).text();
+        let of = |key: &str| {
+            let at = json.find(&format!("\"{key}\": ")).expect("a count");
+            let rest = &json[at + key.len() + 4..];
+            rest[..rest.find([',', '\n']).expect("an end")].to_owned()
+        };
+        ["created", "replaced", "metadata", "deleted", "kept"].map(of)
+    };
+    for change in ["mode", "link removed", "link replaced", "nothing"] {
+        match change {
+            "mode" => {
+                fs::set_permissions(home.at("r/a"), fs::Permissions::from_mode(0o600))
+                    .expect("a mode");
+            }
+            "link removed" => fs::remove_file(home.at("r/z2")).expect("a removal"),
+            "link replaced" => {
+                fs::remove_file(home.at("r/z1")).expect("a removal");
+                fs::write(home.at("r/z1"), "a").expect("a file");
+            }
+            _ => {}
+        }
+        let planned = counts(&["--dry-run"]);
+        assert_eq!(planned, counts(&[]), "{change}");
+    }
+}
+
+#[test]
+fn options_that_mean_nothing_are_refused_and_what_was_typed_wins() {
+    let home = Home::new();
+    let source = small(&home, "d");
+    let pass = home.at("pw").display().to_string();
+    fs::write(home.at("pw"), "sesame\n").expect("a file");
+    let key = home.at("repo.key").display().to_string();
+    let made = home.ok(["init", "-q", "--passphrase-file", &pass]);
+    assert!(made.stderr.contains(&key), "where the key is: {made:?}");
+    // The passphrase opens it too, and wins over the exported key file.
+    fs::rename(&key, home.at("away")).expect("a rename");
+    home.ok(["snapshots", "--passphrase-file", &pass]);
+    home.ends(
+        12,
+        [
+            "snapshots",
+            "--passphrase-file",
+            &home.at("none").display().to_string(),
+        ],
+    );
+    fs::rename(home.at("away"), &key).expect("a rename");
+    home.ends(
+        2,
+        ["snapshots", "--passphrase-file", &pass, "--key-file", &key],
+    );
+    home.ends(2, ["backup", &source, "--no-wait"]);
+    home.ends(2, ["key", "list", "--coordinator", "http://127.0.0.1:1"]);
+    for option in [
+        &["--key-file", &key][..],
+        &["--take-over"],
+        &["--state-dir", "s"],
+    ] {
+        let mut args = vec!["snapshots", "--coordinator", "http://127.0.0.1:1"];
+        args.extend(option);
+        let ended = home.ends(2, args);
+        assert!(ended.stderr.contains(option[0]), "{ended:?}");
+    }
+    // HOLDFAST_REPO is exported, --coordinator is typed.
+    let ended = home.ends(1, ["snapshots", "--coordinator", "http://127.0.0.1:1"]);
+    assert!(
+        ended
+            .stderr
+            .contains("cannot reach the coordinator at http://127.0.0.1:1"),
+        "{ended:?}"
+    );
+    let ended = home.ends(2, ["snapshots", "--coordinator", "127.0.0.1:1"]);
+    assert!(
+        ended.stderr.contains("must start with http://"),
+        "{ended:?}"
+    );
+    let listed = home.ok(["key", "list", "-o", "json"]).text();
+    assert!(listed.contains("\"passphrases\": 1"), "{listed}");
+    for args in [&["backup", &source, "--exclude", "["][..], &["find", "["]] {
+        let ended = home.ends(2, args);
+        assert!(ended.stderr.contains("pattern '['"), "{ended:?}");
+    }
+    home.ok(["backup", &source]);
+    let target = home.at("r").display().to_string();
+    let printed = home.ok(["restore", "latest", "-o", "name", "--target", &target]);
+    assert_eq!(printed.text(), format!("{target}\n"));
+    for option in ["--dry-run", "--strict", "-ojson"] {
+        home.ends(
+            2,
+            [
+                "restore", "latest", "--node", "n", "--target", &target, option,
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_key_belongs_to_one_repository_and_failures_leave_nothing() {
+    let home = Home::new();
+    home.ok(["init"]);
+    let second = home.at("second").display().to_string();
+    let refused = home.ends(5, ["init", "--repo", &second]);
+    assert!(
+        refused.stderr.contains("is the key of repository"),
+        "{refused:?}"
+    );
+    assert!(!home.at("second").exists(), "a directory was left");
+    let ended: Ended = home
+        .command(["up", "--socket", &home.at("x.sock").display().to_string()])
+        .env("HOLDFAST_KEY_FILE", home.at("none"))
+        .output()
+        .expect("holdfast starts")
+        .into();
+    assert_eq!(ended.code, 12, "{ended:?}");
+    assert!(ended.stderr.contains("no volume is served"), "{ended:?}");
+    assert!(!home.at("x.sock").exists(), "a socket was left");
+    let twice = ["up", "--volume", "a=/x", "--volume", "a=/y"];
+    assert!(home.ends(2, twice).stderr.contains("given twice"));
+}
