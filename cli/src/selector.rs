@@ -115,6 +115,23 @@ impl Selector {
     }
 }
 
+/// A name for a volume that can be selected by it later: `latest` means something else, and a name with
+/// empty or relative parts looks like another one.
+pub fn new_volume(text: &str) -> Outcome<VolumeName> {
+    if !text.is_ascii() {
+        return Err(Failure::usage(format!(
+            "volume name {text:?}: only letters, digits and -_./ of ASCII"
+        )));
+    }
+    let name: VolumeName = text.parse().map_err(|e| Failure::usage(format!("{e}")))?;
+    if text == "latest" || text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(Failure::usage(format!(
+            "{text:?} cannot be a volume's name"
+        )));
+    }
+    Ok(name)
+}
+
 fn name_of(snapshot: &v1::SnapshotInfo) -> &str {
     snapshot.facts.as_ref().map_or("", |f| f.name.as_str())
 }
@@ -175,6 +192,16 @@ mod tests {
         ));
         assert!(Selection::parse("latest:/").unwrap().path.is_root());
         assert!(Selection::parse("latest:/a/../b").is_err());
+    }
+
+    #[test]
+    fn names_that_mean_something_else_are_refused() {
+        for name in ["web", "ns/pvc", "a.b"] {
+            assert_eq!(new_volume(name).unwrap().as_str(), name);
+        }
+        for name in ["latest", "a/../b", "a//b", "a/", "a/.", "\u{fc}n"] {
+            assert!(new_volume(name).is_err(), "{name}");
+        }
     }
 
     #[test]

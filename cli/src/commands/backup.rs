@@ -6,6 +6,7 @@ use crate::connect::{self, Access, Connected};
 use crate::failure::{Exit, Failure, Outcome, chain, exit_of};
 use crate::output::{self, Table, bytes};
 use crate::progress::Progress as Shown;
+use crate::selector::new_volume;
 use crate::signals;
 use holdfast_agent::backup::{BackupOptions, RunReport, backup};
 use holdfast_agent::client::Client;
@@ -58,9 +59,8 @@ fn volumes(options: &Backup) -> Outcome<Vec<VolumeCandidate>> {
             Some(name) => name.clone(),
             None => default_name(&path)?,
         };
-        let name: VolumeName = name
-            .parse()
-            .map_err(|e| Failure::usage(format!("{e}; choose one with --name")))?;
+        let name = new_volume(&name)
+            .map_err(|e| Failure::usage(format!("{}; choose one with --name", e.message)))?;
         if explicit.iter().any(|earlier| earlier.name == name) {
             return Err(Failure::usage(format!(
                 "two directories are both called {name}: back them up one by one, with --name"
@@ -137,6 +137,13 @@ async fn in_process(
             );
         }
         let info: v1::SnapshotInfo = report.snapshot.clone().into();
+        let files = info.stats.as_ref().map_or(0, |stats| stats.files);
+        if files == 0 && !options.include.is_empty() {
+            eprintln!(
+                "warning: {}: no file matches --include: the snapshot holds none",
+                volume.facts.name
+            );
+        }
         if report.problems() > 0 {
             jobs::print_problems(&info.first_problems, report.problems());
             worst = worst.worse(Exit::Incomplete);

@@ -4,8 +4,9 @@ use crate::args::{Doctor, Format, Global};
 use crate::connect;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::Table;
-use holdfast_coordinator::repo::{Repository, Store, StoreOptions};
+use holdfast_coordinator::repo::{Repository, Store, StoreOptions, StoreUrl};
 use holdfast_format::path::escape;
+use rustix::fs::Access;
 use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -44,7 +45,7 @@ pub async fn run(global: &Global, options: Doctor) -> Outcome<()> {
     }
     found.extend(options.paths.iter().map(|path| directory(path)));
     let bad = found.iter().filter(|f| f.state == State::Bad).count();
-    let mut table = Table::new(&["CHECK", "STATE", "WHAT TO DO"], 3);
+    let mut table = Table::new(&["CHECK", "STATE", "DETAIL"], 3);
     for f in found {
         let state = match f.state {
             State::Good => "ok",
@@ -133,11 +134,14 @@ async fn repository(global: &Global, url: &str) -> Vec<Finding> {
         Ok(config) => config,
         Err(error) => return vec![bad("store", connect::failure(error.into()))],
     };
-    let mut found = vec![Finding::new(
-        "store",
-        State::Good,
-        format!("{} holds repository {}", store.url_redacted(), config.id),
-    )];
+    let holds = format!("{} holds repository {}", store.url_redacted(), config.id);
+    let mut found = vec![match StoreUrl::parse(url) {
+        Ok(StoreUrl::Directory(dir)) if rustix::fs::access(&dir, Access::WRITE_OK).is_err() => {
+            let advice = format!("{holds}, and cannot be written to: a backup would fail");
+            Finding::new("store", State::Bad, advice)
+        }
+        _ => Finding::new("store", State::Good, holds),
+    }];
     found.push(match connect::read_key(global, &store, &config).await {
         Err(failure) => bad("key", failure),
         Ok(key) => match Repository::open(store, key).await {
@@ -163,7 +167,7 @@ async fn repository(global: &Global, url: &str) -> Vec<Finding> {
 
 fn writable(what: &str, dir: &Path) -> Finding {
     let there = dir.ancestors().find(|d| d.exists()).unwrap_or(dir);
-    match rustix::fs::access(there, rustix::fs::Access::WRITE_OK) {
+    match rustix::fs::access(there, Access::WRITE_OK) {
         Ok(()) => Finding::new(what, State::Good, dir.display().to_string()),
         Err(error) => Finding::new(
             what,
@@ -198,7 +202,10 @@ async fn coordinator(url: &str) -> Finding {
         Ok(status) => Finding::new(
             "coordinator",
             State::Good,
-            format!("version {}, {} agents", status.version, status.agents.len()),
+            match status.agents.len() {
+                1 => format!("version {}, 1 agent", status.version),
+                count => format!("version {}, {count} agents", status.version),
+            },
         ),
         Err(failure) => Finding::new("coordinator", State::Bad, failure.message),
     }

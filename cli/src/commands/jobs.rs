@@ -24,14 +24,18 @@ pub async fn run(global: &Global, options: Jobs) -> Outcome<()> {
     let connected = connect::open(global, Access::Read).await?;
     let channel = &connected.channel;
     let result = if let Some(job) = options.watch {
-        let job = parse(&job)?;
-        match watch(channel, job, global.quiet).await {
+        let job = named(channel, &job).await?;
+        match watch(channel, job.id, global.quiet).await {
             Ok(info) => print(global, &info),
             Err(failure) => Err(failure),
         }
     } else if let Some(job) = options.cancel {
+        let job = named(channel, &job).await?;
+        if job.ended_ns != 0 {
+            eprintln!("note: the job had ended already");
+        }
         let info = admin(channel)
-            .cancel_job(v1::CancelJobRequest { job: parse(&job)? })
+            .cancel_job(v1::CancelJobRequest { job: job.id })
             .await?
             .into_inner();
         print(global, &info)
@@ -42,36 +46,68 @@ pub async fn run(global: &Global, options: Jobs) -> Outcome<()> {
     result
 }
 
-fn parse(text: &str) -> Outcome<Bytes> {
-    let id: JobId = text.parse().map_err(|e| Failure::usage(format!("{e}")))?;
-    Ok(Bytes::copy_from_slice(id.as_bytes()))
+/// The job that is meant by its id, or by the only one that starts so.
+async fn named(channel: &Channel, text: &str) -> Outcome<v1::JobInfo> {
+    if let Ok(id) = text.parse::<JobId>() {
+        // It may be one that the coordinator has yet to learn of from its agent.
+        let id = Bytes::copy_from_slice(id.as_bytes());
+        let known = all(channel).await?.into_iter().find(|job| job.id == id);
+        return Ok(known.unwrap_or(v1::JobInfo {
+            id,
+            ..Default::default()
+        }));
+    }
+    one_of(all(channel).await?, text)
+}
+
+fn one_of(jobs: Vec<v1::JobInfo>, prefix: &str) -> Outcome<v1::JobInfo> {
+    let digits = prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if prefix.len() < 4 || !digits {
+        return Err(Failure::usage(format!(
+            "{prefix:?} names no job: use the first 4 or more digits of its id, see `holdfast jobs`"
+        )));
+    }
+    let prefix = prefix.to_ascii_lowercase();
+    let mut found = jobs
+        .into_iter()
+        .filter(|job| hex(&job.id).starts_with(&prefix));
+    match (found.next(), found.next()) {
+        (Some(job), None) => Ok(job),
+        (None, _) => Err(Failure::failed(
+            "no job has an id that starts so; see `holdfast jobs`",
+        )),
+        (Some(_), Some(_)) => Err(Failure::usage(
+            "several jobs have ids that start so: type more digits",
+        )),
+    }
+}
+
+async fn all(channel: &Channel) -> Outcome<Vec<v1::JobInfo>> {
+    let jobs = admin(channel).jobs(v1::JobsRequest {}).await?;
+    Ok(jobs.into_inner().jobs)
 }
 
 async fn list(global: &Global, channel: &Channel) -> Outcome<()> {
-    let jobs = admin(channel)
-        .jobs(v1::JobsRequest {})
-        .await?
-        .into_inner()
-        .jobs;
+    let jobs = all(channel).await?;
     let mut table = Table::new(
         &[
-            "JOB", "WHAT", "VOLUME", "STATE", "CREATED", "DONE", "NODE", "REASON",
+            "JOB", "WHAT", "VOLUME", "STATE", "CREATED", "DONE", "REASON", "NODE",
         ],
-        6,
+        7,
     );
     for job in jobs {
         let id = hex(&job.id);
         let as_document = as_document(&job);
         let last = job.last.clone().unwrap_or_default();
         let cells = vec![
-            id.clone(),
+            id[..12.min(id.len())].to_owned(),
             job.what.clone(),
             job.volume.clone(),
             state_word(&job).into(),
             time(job.created_ns),
             bytes(last.done_bytes),
-            job.node.clone(),
             last.reason,
+            job.node.clone(),
         ];
         table.push(cells, id, as_document);
     }
@@ -228,5 +264,23 @@ pub fn print_problems(problems: &[v1::Problem], total: u64) {
             "problem: and {} more; `holdfast snapshots --problems SNAPSHOT` lists the first 100",
             total - shown
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_named_by_the_start_of_its_id() {
+        let job = |first: u8| v1::JobInfo {
+            id: vec![first, 0xcd, 1].into(),
+            ..Default::default()
+        };
+        let jobs = vec![job(0xab), job(0xac), job(0xac)];
+        assert_eq!(one_of(jobs.clone(), "ABcd").unwrap().id, jobs[0].id);
+        for wrong in ["abc", "accd", "0000", "nope"] {
+            assert!(one_of(jobs.clone(), wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -53,6 +53,10 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
     let report = shown.follow(&progress, work).await;
     let report = report.map_err(|e| match e.reason() {
         "PathNotFound" => gaps.missing(&selection.path),
+        "Cancelled" if !options.dry_run => Failure::with(
+            Exit::Interrupted,
+            "interrupted: the same command, run again, goes on with what is missing",
+        ),
         reason => Failure::with(exit_of(reason), chain(&e)),
     })?;
     print(global, &options, &report, &gaps)?;
@@ -100,7 +104,16 @@ fn print(global: &Global, options: &Restore, report: &RestoreReport, gaps: &Gaps
         );
     }
     if let Some(space) = report.space.filter(|_| !global.quiet) {
-        eprintln!("note: {space}");
+        let inodes = match space.free.inodes {
+            u64::MAX => "any number of".to_owned(),
+            free => free.to_string(),
+        };
+        eprintln!(
+            "note: it needs {} and {} inodes; {} and {inodes} inodes are free",
+            bytes(space.needed.bytes),
+            space.needed.inodes,
+            bytes(space.free.bytes)
+        );
     }
     for line in report.skipped_lines() {
         eprintln!("note: {line}");
@@ -114,14 +127,40 @@ fn print(global: &Global, options: &Restore, report: &RestoreReport, gaps: &Gaps
             "restored"
         };
         let resumed = if report.resumed { ", resumed" } else { "" };
+        let written = match report.written_bytes {
+            0 => String::new(),
+            count => format!("; {} written", bytes(count)),
+        };
         println!(
-            "{would} {} into {}{resumed}: {created} created, {replaced} replaced, {metadata} with metadata set, {deleted} deleted, {kept} as they were; {} written",
+            "{would} {} into {}{resumed}: {}{written}",
             report.snapshot.short(),
             escape(report.target.as_os_str().as_bytes()),
-            bytes(report.written_bytes)
+            counted(counts)
         );
     }
     Ok(())
+}
+
+/// What was done, without what was not.
+fn counted(counts: [u64; 5]) -> String {
+    const WORDS: [&str; 5] = [
+        "created",
+        "replaced",
+        "with metadata set",
+        "deleted",
+        "as they were",
+    ];
+    let done: Vec<String> = counts
+        .iter()
+        .zip(WORDS)
+        .filter(|(count, _)| **count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
+    if done.is_empty() {
+        "nothing".into()
+    } else {
+        done.join(", ")
+    }
 }
 
 fn end(options: &Restore, report: &RestoreReport, gaps: &Gaps) -> Outcome<()> {
@@ -204,5 +243,16 @@ async fn on_node(global: &Global, options: &Restore, node: &str) -> Outcome<()> 
             Exit::Incomplete,
             "some paths were not restored as the snapshot has them",
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn zeros_are_left_out() {
+        assert_eq!(counted([15, 0, 1, 0, 0]), "15 created, 1 with metadata set");
+        assert_eq!(counted([0; 5]), "nothing");
     }
 }

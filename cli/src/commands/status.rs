@@ -17,14 +17,17 @@ pub async fn run(global: &Global) -> Outcome<()> {
         .await?
         .into_inner();
     let repository = hex(&s.repository);
+    // This process is no coordinator that serves: its sessions, agents and claim say nothing.
+    let serves = connected.coordinator.is_none();
     match global.output {
         Format::Json | Format::Yaml => document(
             global.output,
             &json!({
                 "version": s.version, "repository": repository, "store": s.store, "format_version": s.format_version,
                 "volumes": s.volumes, "snapshots": s.snapshots, "chunks": s.chunks, "packs": s.packs,
-                "pack_bytes": s.pack_bytes, "open_sessions": s.open_sessions, "agents": s.agents,
-                "claim_epoch": s.claim_epoch, "started": time(s.started_ns),
+                "pack_bytes": s.pack_bytes, "open_sessions": serves.then_some(s.open_sessions),
+                "agents": serves.then_some(s.agents), "claim_epoch": serves.then_some(s.claim_epoch),
+                "started": serves.then(|| time(s.started_ns)),
             }),
         )?,
         Format::Name => println!("{repository}"),
@@ -45,9 +48,12 @@ pub async fn run(global: &Global) -> Outcome<()> {
                 bytes(s.pack_bytes),
                 s.chunks
             );
-            println!("sessions     {} open", s.open_sessions);
-            println!("agents       {agents}");
-            println!("claim epoch  {}", s.claim_epoch);
+            if serves {
+                println!("sessions     {} open", s.open_sessions);
+                println!("agents       {agents}");
+                println!("claim epoch  {}", s.claim_epoch);
+                println!("started      {}", time(s.started_ns));
+            }
         }
     }
     connected.close().await;

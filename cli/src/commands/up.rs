@@ -3,6 +3,7 @@
 use crate::args::{Global, Up};
 use crate::connect::{self, Access};
 use crate::failure::{Failure, Outcome, chain};
+use crate::selector::new_volume;
 use crate::signals;
 use holdfast_agent::backup::BackupOptions;
 use holdfast_agent::client::Client;
@@ -10,7 +11,6 @@ use holdfast_agent::jobs;
 use holdfast_agent::metrics::AgentMetrics;
 use holdfast_agent::settings::ServeSettings;
 use holdfast_agent::volumes::{ExplicitVolume, Standing, VolumeSettings, discover};
-use holdfast_coordinator::transport;
 use holdfast_format::path::escape;
 use holdfast_format::volume::VolumeName;
 use holdfast_runtime::listen::{Listen, bind_unix};
@@ -21,6 +21,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
 
 /// How long running jobs may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(9);
@@ -84,9 +86,9 @@ async fn serve(
     let routes = coordinator.routes().await;
     let stop = stopping.clone();
     servers.spawn(
-        transport::server()
+        Server::builder()
             .add_routes(routes.clone())
-            .serve_with_incoming_shutdown(transport::unix(unix), async move {
+            .serve_with_incoming_shutdown(UnixListenerStream::new(unix), async move {
                 stop.requested().await;
             }),
     );
@@ -94,9 +96,9 @@ async fn serve(
         let listener = tokio::net::TcpListener::bind(address).await?;
         let stop = stopping.clone();
         servers.spawn(
-            transport::server()
+            Server::builder()
                 .add_routes(routes)
-                .serve_with_incoming_shutdown(transport::tcp(listener), async move {
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
                     stop.requested().await;
                 }),
         );
@@ -160,9 +162,8 @@ fn explicit(text: &str) -> Outcome<ExplicitVolume> {
     let (name, path) = text
         .split_once('=')
         .ok_or_else(|| Failure::usage(format!("--volume {text}: must be NAME=DIR")))?;
-    let name: VolumeName = name
-        .parse()
-        .map_err(|e| Failure::usage(format!("--volume {text}: {e}")))?;
+    let name =
+        new_volume(name).map_err(|e| Failure::usage(format!("--volume {text}: {}", e.message)))?;
     Ok(ExplicitVolume {
         name,
         path: std::path::absolute(PathBuf::from(path))?,

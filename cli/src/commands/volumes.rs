@@ -32,6 +32,8 @@ pub async fn run(global: &Global) -> Outcome<()> {
         let facts = volume.facts.unwrap_or_default();
         let latest = volume.latest.as_ref().map(|s| time(s.received_ns));
         let state = match (volume.eligible, volume.reason.as_str()) {
+            // Without a coordinator there are no agents that could serve it.
+            (false, "" | "NotServed") if connected.coordinator.is_some() => "-".to_owned(),
             (true, _) => "served".to_owned(),
             (false, "" | "NotServed") => "not served".to_owned(),
             (false, reason) => reason.to_owned(),

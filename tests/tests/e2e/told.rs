@@ -278,3 +278,26 @@ fn a_key_belongs_to_one_repository_and_failures_leave_nothing() {
     let twice = ["up", "--volume", "a=/x", "--volume", "a=/y"];
     assert!(home.ends(2, twice).stderr.contains("given twice"));
 }
+
+#[test]
+fn names_and_patterns_that_would_mislead_are_told() {
+    let home = Home::new();
+    let source = small(&home, "d");
+    for name in ["latest", "a/../b", "a/", "ün"] {
+        home.ends(2, ["backup", &source, "--name", name]);
+    }
+    let made = home.ok(["backup", &source, "--include", "nomatch"]);
+    assert!(
+        made.stderr.contains("no file matches --include"),
+        "{made:?}"
+    );
+    let text = home.ok(["volumes"]).text();
+    assert!(!text.contains("not served"), "{text}");
+    let text = home.ok(["status"]).text();
+    assert!(
+        !text.contains("sessions") && !text.contains("claim"),
+        "{text}"
+    );
+    let hint = home.ends(2, ["cat", "d:/a"]);
+    assert!(hint.stderr.contains("d@latest"), "{hint:?}");
+}
