@@ -5,6 +5,8 @@
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure, Outcome, chain};
+use crate::places::{check_home, refuse_key_of_another};
+pub use crate::places::{default_socket, key_file, private_dir, read_passphrase, state_of};
 use crate::progress::Progress;
 use crate::reach::reach;
 use holdfast_agent::client::Client;
@@ -235,13 +237,27 @@ pub async fn read_key(global: &Global, store: &Store, config: &RepositoryConfig)
         Some(file) => kek::unlock(store, config, &read_passphrase(file)?).await,
         None => kek::read_key_file(&key_file(global, config.id)),
     };
-    key.map_err(|e| failure(e.into()))
+    let mut wrong = match key {
+        Ok(key) => return Ok(key),
+        Err(error) => failure(error.into()),
+    };
+    let in_file = global.passphrase_file.is_none() && !key_file(global, config.id).exists();
+    if in_file && kek::count_passphrases(store).await.unwrap_or(0) > 0 {
+        wrong
+            .message
+            .push_str("; or give its passphrase, with --passphrase-file");
+    }
+    Err(wrong)
 }
 
 /// Makes a repository and its key file; the key is on disk before anything is in the store. Where a
 /// passphrase is named, it opens the repository too. What fails leaves nothing behind.
 pub async fn create_repository(global: &Global, url: &str) -> Outcome<(Repository, PathBuf)> {
-    check_home(global)?;
+    // The key file is made whatever else opens the repository.
+    check_home(&Global {
+        passphrase_file: None,
+        ..global.clone()
+    })?;
     let passphrase = global.passphrase_file.as_deref().map(read_passphrase);
     let passphrase = passphrase.transpose()?;
     let made = match StoreUrl::parse(url) {
@@ -332,23 +348,6 @@ async fn create_in(
     Ok((repository, path))
 }
 
-/// Two repositories with one key would both be lost with it; the file says whose it is.
-fn refuse_key_of_another(path: &Path) -> Outcome<()> {
-    const OWNER: &str = "# Key of Holdfast repository ";
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    match text.lines().find_map(|line| line.strip_prefix(OWNER)) {
-        Some(id) => Err(Failure::with(
-            Exit::Refused,
-            format!(
-                "{} is the key of repository {}: choose another file",
-                path.display(),
-                id.trim_end_matches('.')
-            ),
-        )),
-        None => Ok(()),
-    }
-}
-
 /// A channel to a coordinator in this process: pipes in memory, no port.
 async fn in_process(coordinator: &Arc<Coordinator>) -> Outcome<Channel> {
     let (connections, incoming) =
@@ -380,103 +379,16 @@ async fn in_process(coordinator: &Arc<Coordinator>) -> Outcome<Channel> {
 /// An error of the coordinator's library as a command's end.
 pub fn failure(error: Error) -> Failure {
     let exit = crate::failure::exit_of(error.reason().as_str());
-    Failure::with(exit, chain(&error))
+    let mut message = chain(&error);
+    if exit == Exit::NoRepository {
+        message.push_str(", or check --repo");
+    }
+    Failure::with(exit, message)
 }
 
 /// Whether a repository there is a directory of this host.
 pub fn is_local(url: &str) -> bool {
     matches!(StoreUrl::parse(url), Ok(StoreUrl::Directory(_)))
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// Refuses to put a key or state into `/` for want of a home.
-fn check_home(global: &Global) -> Outcome<()> {
-    let unset = |variable| std::env::var_os(variable).is_none_or(|value| value.is_empty());
-    let homeless = unset("HOME") && !is_root();
-    let keyless = global.key_file.is_none() && unset("XDG_CONFIG_HOME");
-    let stateless = global.state_dir.is_none() && unset("XDG_STATE_HOME");
-    if homeless && (keyless || stateless) {
-        return Err(Failure::usage(
-            "HOME is not set: give --key-file and --state-dir",
-        ));
-    }
-    Ok(())
-}
-
-fn home(variable: &str, below_home: &str) -> PathBuf {
-    let fallback =
-        || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(below_home);
-    std::env::var_os(variable)
-        .filter(|v| !v.is_empty())
-        .map_or_else(fallback, PathBuf::from)
-}
-
-/// The key file: the one that was named, else the one of this repository in its usual place.
-pub fn key_file(global: &Global, id: RepositoryId) -> PathBuf {
-    let usual = || {
-        let keys = if is_root() {
-            "/etc/holdfast".into()
-        } else {
-            home("XDG_CONFIG_HOME", ".config").join("holdfast")
-        };
-        keys.join("keys").join(format!("{id}.key"))
-    };
-    global.key_file.clone().unwrap_or_else(usual)
-}
-
-/// Where catalog, index and caches of a repository lie.
-pub fn state_of(global: &Global, id: RepositoryId) -> PathBuf {
-    let usual = || {
-        if is_root() {
-            "/var/lib/holdfast".into()
-        } else {
-            home("XDG_STATE_HOME", ".local/state").join("holdfast")
-        }
-    };
-    global
-        .state_dir
-        .clone()
-        .unwrap_or_else(usual)
-        .join("repos")
-        .join(id.to_string())
-}
-
-/// The socket that `holdfast up` listens on.
-pub fn default_socket() -> Option<PathBuf> {
-    if is_root() {
-        return Some("/run/holdfast/holdfast.sock".into());
-    }
-    std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("holdfast.sock"))
-}
-
-/// Makes a directory that only its owner may read.
-pub fn private_dir(path: &Path) -> Outcome<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| Failure::failed(format!("cannot make {}: {e}", path.display())))
-}
-
-/// The first line of a passphrase file.
-pub fn read_passphrase(file: &Path) -> Outcome<String> {
-    let text = std::fs::read_to_string(file).map_err(|e| {
-        Failure::with(
-            Exit::WrongKey,
-            format!("cannot read passphrase file {}: {e}", file.display()),
-        )
-    })?;
-    match text.lines().next() {
-        Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => Err(Failure::usage(format!(
-            "passphrase file {} is empty",
-            file.display()
-        ))),
-    }
 }
 
 /// The name of this host.

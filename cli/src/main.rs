@@ -7,6 +7,7 @@ mod content;
 mod failure;
 mod gaps;
 mod output;
+mod places;
 mod precedence;
 mod progress;
 mod reach;

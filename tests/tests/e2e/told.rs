@@ -197,6 +197,10 @@ fn options_that_mean_nothing_are_refused_and_what_was_typed_wins() {
     // The passphrase opens it too, and wins over the exported key file.
     fs::rename(&key, home.at("away")).expect("a rename");
     home.ok(["snapshots", "--passphrase-file", &pass]);
+    let hint = home.ends(12, ["snapshots"]);
+    assert!(hint.stderr.contains("--passphrase-file"), "{hint:?}");
+    let hint = home.ends(10, ["snapshots", "--repo", &source]);
+    assert!(hint.stderr.contains("check --repo"), "{hint:?}");
     home.ends(
         12,
         [
