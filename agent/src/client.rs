@@ -4,6 +4,7 @@
 //! share the channel; a call may be made from any task.
 
 use crate::error::{Error, Result};
+use holdfast_format::wire::{SESSION_HEADER, session_to_header};
 use holdfast_proto::v1 as proto;
 use proto::backup_client::BackupClient;
 use proto::jobs_client::JobsClient;
@@ -90,7 +91,9 @@ impl Client {
         &self,
         request: proto::FindMissingRequest,
     ) -> Result<proto::FindMissingReply> {
-        let call = self.backup().find_missing(timed(request)).await;
+        let (session, epoch) = (request.session.clone(), request.lease_epoch);
+        let request = of_session(timed(request), &session, epoch);
+        let call = self.backup().find_missing(request).await;
         Ok(call
             .map_err(refused("ask which chunks are missing"))?
             .into_inner())
@@ -115,6 +118,19 @@ impl Client {
 fn timed<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+/// Names the session in the headers: the coordinator takes large messages of open sessions only.
+pub fn of_session<T>(
+    mut request: tonic::Request<T>,
+    session: &[u8],
+    epoch: u64,
+) -> tonic::Request<T> {
+    // Hexadecimal and digits are what a header may hold.
+    if let Ok(value) = session_to_header(session, epoch).parse() {
+        request.metadata_mut().insert(SESSION_HEADER, value);
+    }
     request
 }
 

@@ -6,7 +6,7 @@
 
 use crate::backup::budget::{Budget, Permit};
 use crate::cancel::Cancel;
-use crate::client::{Client, from_status};
+use crate::client::{Client, from_status, of_session};
 use crate::error::{Error, Result};
 use crate::limits::RateLimit;
 use bytes::Bytes;
@@ -107,10 +107,12 @@ async fn run(
     };
     // One message waits here while the connection takes the one before.
     let (sender, receiver) = mpsc::channel(1);
+    let request = tonic::Request::new(ReceiverStream::new(receiver));
+    let request = of_session(request, &session.session, session.lease_epoch);
     let feed = feed(session, rate, first, given, sender);
     let mut stubs = client.backup();
     let take = async {
-        let call = stubs.upload(ReceiverStream::new(receiver)).await;
+        let call = stubs.upload(request).await;
         let mut acks = call
             .map_err(|status| from_status("upload", &status))?
             .into_inner();

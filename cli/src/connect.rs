@@ -16,7 +16,7 @@ use holdfast_coordinator::repo::rebuild::{rebuild, rebuild_and_index};
 use holdfast_coordinator::repo::reconcile::{Step, reconcile_to_read};
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
 use holdfast_coordinator::settings::{Agents, host_name};
-use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error};
+use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error, transport};
 use holdfast_format::id::{CatalogId, RepositoryId};
 use holdfast_format::keys::Kek;
 use holdfast_format::repository::RepositoryConfig;
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Endpoint};
 
 /// Bytes in flight on the in-process pipe, each way.
 const PIPE_BYTES: usize = 1 << 20;
@@ -354,11 +354,9 @@ async fn in_process(coordinator: &Arc<Coordinator>) -> Outcome<Channel> {
         mpsc::channel::<Result<tokio::io::DuplexStream, std::io::Error>>(4);
     let routes = coordinator.routes().await;
     tokio::spawn(
-        Server::builder()
-            .initial_stream_window_size(Some(4 << 20))
-            .initial_connection_window_size(Some(8 << 20))
+        transport::server()
             .add_routes(routes)
-            .serve_with_incoming(ReceiverStream::new(incoming)),
+            .serve_with_incoming(transport::pipes(ReceiverStream::new(incoming))),
     );
     let endpoint = Endpoint::from_static("http://in-process")
         .initial_stream_window_size(4 << 20)

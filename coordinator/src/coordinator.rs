@@ -14,7 +14,7 @@ use crate::repo::reconcile::{ObjectProblem, Reconciled, reconcile};
 use crate::repo::sweep::sweep;
 use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl, snapshots};
 use crate::schedule::Hub;
-use crate::service;
+use crate::service::{self, Intake};
 use crate::session::{PackPool, PoolParts, Sessions};
 use crate::settings::{Agents, CoordinatorSettings};
 use holdfast_format::id::{SnapshotId, VolumeId};
@@ -36,8 +36,11 @@ pub struct Coordinator {
     /// None for a reader.
     owning: Option<Owning>,
     hub: Hub,
+    intake: Intake,
     clock: Arc<dyn Clock>,
     started_ns: i64,
+    /// What was missing or damaged at the start.
+    damage: Vec<ObjectProblem>,
     stopper: Mutex<Option<Stopper>>,
     stopping: Shutdown,
 }
@@ -46,8 +49,6 @@ struct Owning {
     core: Arc<Core>,
     sessions: Arc<Sessions>,
     epoch: u64,
-    /// What was missing or damaged at the start.
-    damage: Vec<ObjectProblem>,
 }
 
 impl Coordinator {
@@ -126,30 +127,38 @@ impl Coordinator {
             sessions: Arc::new(Sessions::new(core.clone())),
             core,
             epoch,
-            damage: found.problems,
         };
-        Ok(Self::new(library, Some(owning), clock))
+        Ok(Self::new(library, Some(owning), clock, found.problems))
     }
 
-    /// Opens the store and the catalog for reading only: no claim, nothing is written.
+    /// Opens the store and the catalog for reading only: no claim, nothing is written. `damage` is what the
+    /// caller found when it brought the catalog up to the store.
     pub async fn open_read_only(
         settings: CoordinatorSettings,
         repository: Repository,
         clock: Arc<dyn Clock>,
+        damage: Vec<ObjectProblem>,
     ) -> Result<Arc<Self>> {
         let id = repository.id();
         let catalog = Arc::new(Catalog::open(&settings.state_dir, &id, Mode::ReadOnly).await?);
         let library = library(&settings, catalog, repository);
-        Ok(Self::new(library, None, clock))
+        Ok(Self::new(library, None, clock, damage))
     }
 
-    fn new(library: Library, owning: Option<Owning>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    fn new(
+        library: Library,
+        owning: Option<Owning>,
+        clock: Arc<dyn Clock>,
+        damage: Vec<ObjectProblem>,
+    ) -> Arc<Self> {
         let (stopper, stopping) = shutdown::channel();
         Arc::new(Self {
             library,
             owning,
             hub: Hub::default(),
+            intake: Intake::default(),
             started_ns: clock.now_ns(),
+            damage,
             clock,
             stopper: Mutex::new(Some(stopper)),
             stopping,
@@ -159,6 +168,11 @@ impl Coordinator {
     /// All gRPC services, for a server or an in-process channel.
     pub async fn routes(self: &Arc<Self>) -> Routes {
         service::routes(self.clone()).await
+    }
+
+    /// What of messages that are coming in may be in memory.
+    pub(crate) fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     /// Metrics of this coordinator, read when they are scraped.
@@ -181,7 +195,7 @@ impl Coordinator {
             owning.sessions.stop().await;
             owning.core.pool.drain().await;
             let released = owning.core.release().await?;
-            if let Some(released) = released.filter(|_| owning.damage.is_empty()) {
+            if let Some(released) = released.filter(|_| self.damage.is_empty()) {
                 owning.core.agree(&released).await?;
             }
         }
@@ -189,9 +203,9 @@ impl Coordinator {
         Ok(())
     }
 
-    /// What was missing or damaged in the store when it was opened for writing.
+    /// What was missing or damaged in the store when it was last looked through.
     pub fn damage(&self) -> &[ObjectProblem] {
-        self.owning.as_ref().map_or(&[], |owning| &owning.damage)
+        &self.damage
     }
 
     /// Whether another catalog has taken the repository: this process must stop.

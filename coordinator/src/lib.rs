@@ -27,7 +27,7 @@ pub mod settings;
 
 pub use coordinator::Coordinator;
 pub use error::{Error, Kind, Reason, Result};
-pub use service::{ERROR_DOMAIN, MAX_MESSAGE_BYTES, status};
+pub use service::{ERROR_DOMAIN, MAX_MESSAGE_BYTES, status, transport};
 pub use session::PROTOCOL;
 pub use settings::CoordinatorSettings;
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Reason, Result};
 use crate::repo::claim::host_identity;
 use crate::repo::rebuild::rebuild_and_index;
 use crate::repo::{Repository, Store, StoreOptions, kek};
-use crate::service::MAX_HEADER_BYTES;
+use crate::service::transport;
 use crate::settings::{Agents, CoordinatorSettings, ServerSettings};
 use holdfast_format::id::CatalogId;
 use holdfast_format::keys::Kek;
@@ -23,17 +23,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::Server;
 
 /// How often gauges are set and the claim is looked at.
 const METRICS_EVERY: Duration = Duration::from_secs(10);
-/// Streams of one connection.
-const MAX_STREAMS: u32 = 64;
-/// Bytes in flight of one stream: a message and a half.
-const STREAM_WINDOW: u32 = 4 << 20;
-/// Bytes in flight of one connection.
-const CONNECTION_WINDOW: u32 = 8 << 20;
 /// A passphrase is typed by people.
 const MAX_PASSPHRASE: usize = 4096;
 
@@ -221,13 +213,7 @@ async fn listen(
     shutdown: Shutdown,
     latch: Latch,
 ) -> anyhow::Result<()> {
-    let mut server = Server::builder()
-        .max_concurrent_streams(Some(MAX_STREAMS))
-        .initial_stream_window_size(Some(STREAM_WINDOW))
-        .initial_connection_window_size(Some(CONNECTION_WINDOW))
-        .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)));
+    let mut server = transport::server();
     if let Some(tls) = &settings.tls {
         server = server.tls_config(tls.load()?)?;
     } else if !settings.listen.is_local() {
@@ -245,19 +231,13 @@ async fn listen(
         Listen::Tcp(address) => {
             let listener = TcpListener::bind(address).await?;
             ready();
-            let incoming = TcpListenerStream::new(listener);
-            let incoming = tokio_stream::StreamExt::map(incoming, |stream| {
-                stream.inspect(|stream| {
-                    // Small messages wait for nobody.
-                    let _ = stream.set_nodelay(true);
-                })
-            });
+            let incoming = transport::tcp(listener);
             router.serve_with_incoming_shutdown(incoming, stop).await?;
         }
         Listen::Unix(path) => {
             let listener = bind_unix(path).await?;
             ready();
-            let incoming = UnixListenerStream::new(listener);
+            let incoming = transport::unix(listener);
             router.serve_with_incoming_shutdown(incoming, stop).await?;
         }
     }

@@ -8,7 +8,7 @@ use crate::codec::{MAX_DETAIL_BYTES, MAX_REASON_BYTES};
 use crate::entry::Problem;
 use crate::error::{FormatError, check_limit};
 use crate::frame::{Codec, Frame, FrameItem, MAX_FRAME_ITEMS};
-use crate::id::{ChunkId, NodeId, SnapshotId, VolumeId};
+use crate::id::{ChunkId, NodeId, SessionId, SnapshotId, VolumeId};
 use crate::path::RelPath;
 use crate::snapshot::{MAX_FACT_BYTES, MAX_FIRST_PROBLEMS, Snapshot};
 use crate::stats::Stats;
@@ -33,6 +33,22 @@ pub const MAX_CHANGES: usize = 1000;
 pub const MAX_ASKED_CHUNKS: usize = 8192;
 /// Most ids of one Fetch.
 pub const MAX_FETCHED_CHUNKS: usize = 65_536;
+
+/// Request header that names the open session a call belongs to, so that it is known before its messages.
+pub const SESSION_HEADER: &str = "holdfast-session";
+
+/// The value of [`SESSION_HEADER`]: the session's id in hexadecimal, `/`, its lease epoch.
+pub fn session_to_header(session: &[u8], epoch: u64) -> String {
+    format!("{}/{epoch}", crate::id::hex(session))
+}
+
+/// The session and the epoch in a [`SESSION_HEADER`].
+pub fn session_from_header(value: &[u8]) -> Result<(SessionId, u64), FormatError> {
+    let wrong = || wrong("session header", "must be the session's id / its epoch");
+    let text = std::str::from_utf8(value).map_err(|_| wrong())?;
+    let (id, epoch) = text.split_once('/').ok_or_else(wrong)?;
+    Ok((id.parse()?, epoch.parse().map_err(|_| wrong())?))
+}
 
 fn wrong(what: &'static str, rule: &'static str) -> FormatError {
     FormatError::Decode {

@@ -11,6 +11,7 @@ use holdfast_agent::jobs;
 use holdfast_agent::metrics::AgentMetrics;
 use holdfast_agent::settings::ServeSettings;
 use holdfast_agent::volumes::{ExplicitVolume, Standing, VolumeSettings, discover};
+use holdfast_coordinator::transport;
 use holdfast_format::path::escape;
 use holdfast_format::volume::VolumeName;
 use holdfast_runtime::listen::{Listen, bind_unix};
@@ -21,8 +22,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::Server;
 
 /// How long running jobs may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(9);
@@ -86,9 +85,9 @@ async fn serve(
     let routes = coordinator.routes().await;
     let stop = stopping.clone();
     servers.spawn(
-        Server::builder()
+        transport::server()
             .add_routes(routes.clone())
-            .serve_with_incoming_shutdown(UnixListenerStream::new(unix), async move {
+            .serve_with_incoming_shutdown(transport::unix(unix), async move {
                 stop.requested().await;
             }),
     );
@@ -96,9 +95,9 @@ async fn serve(
         let listener = tokio::net::TcpListener::bind(address).await?;
         let stop = stopping.clone();
         servers.spawn(
-            Server::builder()
+            transport::server()
                 .add_routes(routes)
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+                .serve_with_incoming_shutdown(transport::tcp(listener), async move {
                     stop.requested().await;
                 }),
         );

@@ -89,7 +89,9 @@ impl Backup for BackupService {
     ) -> Result<Response<Self::UploadStream>, Status> {
         auth::authorize(&peer(&request), Action::Session).map_err(status)?;
         let mut messages = request.into_inner();
-        let Some(first) = messages.message().await? else {
+        let first = messages.message().await;
+        let first = first.map_err(|broke| status(broken(&broke)))?;
+        let Some(first) = first else {
             // A stream without messages brings nothing and is complete.
             let (_, receiver) = mpsc::channel(1);
             return Ok(Response::new(ReceiverStream::new(receiver)));
@@ -227,14 +229,13 @@ fn broken(status: &Status) -> Error {
             detail: format!("the upload broke off ({})", status.message()),
         };
     }
-    let mut words = status.message().split(|c: char| !c.is_ascii_digit());
-    let limit = MAX_MESSAGE_BYTES as u64;
+    let words = status.message().split(|c: char| !c.is_ascii_digit());
+    let mut numbers = words.filter_map(|word| word.parse().ok());
+    let usual = MAX_MESSAGE_BYTES as u64;
     Error::MessageTooLarge {
         what: "message",
-        found: words
-            .find_map(|word| word.parse().ok())
-            .unwrap_or(limit + 1),
-        limit,
+        found: numbers.next().unwrap_or(usual + 1),
+        limit: numbers.next().unwrap_or(usual),
     }
 }
 

@@ -5,9 +5,13 @@
 
 mod admin;
 mod backup;
+mod intake;
 mod jobs;
 mod restore;
 mod stream;
+pub mod transport;
+
+pub(crate) use intake::Intake;
 
 use crate::Coordinator;
 use crate::auth::Peer;
@@ -26,11 +30,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// Domain of every `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "holdfast.dev";
-/// Largest message taken from a peer, in bytes.
+/// Largest message taken from a peer, in bytes; what `intake` lets in of a method may be less.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
-
-/// Largest header list taken from a peer, in bytes.
-pub(crate) const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
 /// All services of a coordinator, with gRPC health and reflection.
 pub(crate) async fn routes(coordinator: Arc<Coordinator>) -> Routes {
@@ -51,25 +52,30 @@ pub(crate) async fn routes(coordinator: Arc<Coordinator>) -> Routes {
     let backup = BackupServer::new(backup::BackupService(coordinator.clone()));
     let jobs = JobsServer::new(jobs::JobsService(coordinator.clone()));
     let restore = RestoreServer::new(restore::RestoreService(coordinator.clone()));
-    let admin = AdminServer::new(admin::AdminService(coordinator));
+    let admin = AdminServer::new(admin::AdminService(coordinator.clone()));
+    let with = &coordinator;
     let mut routes = Routes::builder();
     routes
-        .add_service(health_service)
-        .add_service(backup.max_decoding_message_size(limit))
-        .add_service(jobs.max_decoding_message_size(limit))
-        .add_service(restore.max_decoding_message_size(limit))
-        .add_service(admin.max_decoding_message_size(limit));
+        .add_service(watched(health_service, with))
+        .add_service(watched(backup.max_decoding_message_size(limit), with))
+        .add_service(watched(jobs.max_decoding_message_size(limit), with))
+        .add_service(watched(restore.max_decoding_message_size(limit), with))
+        .add_service(watched(admin.max_decoding_message_size(limit), with));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(holdfast_proto::DESCRIPTORS)
         .build_v1();
     match reflection {
         Ok(reflection) => {
-            routes.add_service(reflection);
+            routes.add_service(watched(reflection, with));
         }
         // Descriptors are compiled in; whoever calls can do without them.
         Err(error) => tracing::error!(%error, "no gRPC reflection"),
     }
     routes.routes()
+}
+
+fn watched<S>(service: S, coordinator: &Arc<Coordinator>) -> intake::Watched<S> {
+    intake::Watched::new(service, coordinator.clone())
 }
 
 /// Who calls: until identities exist, whoever the listener let in.

@@ -122,6 +122,17 @@ impl Agent {
         });
     }
 
+    /// A request that names the session in its headers.
+    pub fn named<T>(&self, message: T) -> tonic::Request<T> {
+        use holdfast_format::wire::{SESSION_HEADER, session_to_header};
+        let mut request = tonic::Request::new(message);
+        let session = session_to_header(&self.begun.session, self.begun.lease_epoch);
+        request
+            .metadata_mut()
+            .insert(SESSION_HEADER, session.parse().unwrap());
+        request
+    }
+
     /// Leaves a queued message out; the others keep their numbers.
     pub fn skip_message(&mut self, index: usize) {
         let session = self.messages[0].session.clone();
@@ -152,7 +163,8 @@ impl Agent {
     pub async fn upload(&mut self) -> Result<u64, tonic::Status> {
         let messages = std::mem::take(&mut self.messages);
         let stream = tokio_stream::iter(messages);
-        let mut acks = self.client.upload(stream).await?.into_inner();
+        let request = self.named(stream);
+        let mut acks = self.client.upload(request).await?.into_inner();
         let mut through = 0;
         while let Some(ack) = acks.message().await? {
             assert!(ack.through_seq > through);
@@ -161,11 +173,21 @@ impl Agent {
         Ok(through)
     }
 
+    /// The same, without the session in the headers.
+    pub async fn upload_unnamed(&mut self) -> Result<(), tonic::Status> {
+        let messages = std::mem::take(&mut self.messages);
+        let call = self.client.upload(tokio_stream::iter(messages)).await?;
+        let mut acks = call.into_inner();
+        while acks.message().await?.is_some() {}
+        Ok(())
+    }
+
     /// Sends everything that was queued, waits for the first acknowledgement, and hangs up.
     pub async fn upload_until_acknowledged(&mut self) -> u64 {
         let messages = std::mem::take(&mut self.messages);
         let stream = tokio_stream::iter(messages).chain(tokio_stream::pending());
-        let mut acks = self.client.upload(stream).await.unwrap().into_inner();
+        let request = self.named(stream);
+        let mut acks = self.client.upload(request).await.unwrap().into_inner();
         acks.message().await.unwrap().unwrap().through_seq
     }
 
@@ -195,6 +217,7 @@ impl Agent {
             lease_epoch: self.begun.lease_epoch,
             chunks: chunks.to_vec(),
         };
+        let request = self.named(request);
         Ok(self
             .client
             .find_missing(request)

@@ -5,7 +5,7 @@
 
 use holdfast_coordinator::catalog::Catalog;
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions};
-use holdfast_coordinator::{Coordinator, CoordinatorSettings};
+use holdfast_coordinator::{Coordinator, CoordinatorSettings, transport};
 use holdfast_format::id::{CatalogId, RepositoryId};
 use holdfast_format::keys::Kek;
 use holdfast_proto::v1 as proto;
@@ -17,7 +17,7 @@ use proto::restore_client::RestoreClient;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
 mod agent;
@@ -157,9 +157,9 @@ pub async fn connect(coordinator: &Arc<Coordinator>) -> Channel {
     let (client, server) = tokio::io::duplex(1 << 20);
     let routes = coordinator.routes().await;
     tokio::spawn(
-        Server::builder()
+        transport::server()
             .add_routes(routes)
-            .serve_with_incoming(tokio_stream::once(Ok::<_, std::io::Error>(server))),
+            .serve_with_incoming(transport::pipes(tokio_stream::once(Ok(server)))),
     );
     let mut client = Some(client);
     Endpoint::from_static("http://in-process")

@@ -301,3 +301,13 @@ fn texts_of_strangers_are_bounded() {
     facts(&|facts| facts.pod = "x".repeat(4097)).unwrap_err();
     facts(&|facts| facts.node = "\x1b[2J".to_owned()).unwrap_err();
 }
+
+#[test]
+fn a_session_in_a_header_comes_back_and_nothing_else_is_one() {
+    let id = crate::id::SessionId::from_bytes([0xab; 16]);
+    let header = session_to_header(id.as_bytes(), 7);
+    assert_eq!(session_from_header(header.as_bytes()).unwrap(), (id, 7));
+    for bad in [&b""[..], b"/", b"ab/7", b"\xff/7", &header.as_bytes()[..33]] {
+        assert!(session_from_header(bad).is_err(), "{bad:?}");
+    }
+}
