@@ -426,7 +426,10 @@ impl FileJob {
             // Content is right. An inode with other names is not touched: they may lie outside.
             let have = Have::read(local.file.as_fd(), &local.stat)?;
             if !settle(&local.file, &have, How::Ask)? {
-                settle_counts(&self.meta, policy, context);
+                // Kept as it is, it still counts what its entry has and it lacks.
+                if local.stat.mode != self.meta.mode {
+                    policy.mode(&self.meta, true, Some(skipped));
+                }
                 return Ok(Action::Keep);
             }
             if context.dry_run {
@@ -490,9 +493,4 @@ impl FileJob {
             let _ = dir.unlink(&name);
         }
     }
-}
-
-/// A file that is kept as it is still counts what its entry would have had.
-fn settle_counts(meta: &Meta, policy: &super::policy::Policy, context: &Context) {
-    policy.mode(meta, true, Some(&context.tally.skipped));
 }

@@ -163,6 +163,12 @@ fn other(context: &Context, dir: &Arc<TargetDir>, item: &Item) -> Result<()> {
     let found = look(context, dir, name)?;
     let decision = decide(want.kind, found.as_ref(), &context.policy);
     let action = match (decision, &found) {
+        // What may not be made may stand there already.
+        (Decision::PassOver, Some(found))
+            if found.kind == want.kind && is_same(context, dir, name, found, want)? =>
+        {
+            Action::Keep
+        }
         (Decision::PassOver, _) => {
             context.tally.skipped.add(Skip::Devices);
             return Ok(());

@@ -45,8 +45,7 @@ async fn an_identical_tree_is_not_touched() {
         assert_eq!(oracle::untouched(target.path()), before);
         assert!(fake.asked.lock().unwrap().is_empty());
         let entries = before.len() as u64;
-        let device = u64::from(is_root() && !options.special);
-        assert_eq!(report.count(Action::Keep), entries - device);
+        assert_eq!(report.count(Action::Keep), entries);
         assert_eq!(report.written_bytes, 0);
     }
 }
@@ -246,4 +245,66 @@ async fn a_second_restore_into_the_same_target_is_refused() {
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 0);
     drop(held);
     run_well(&fake, target.path(), RestoreOptions::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_made_and_is_there_already_is_not_missing() {
+    if !is_root() {
+        return;
+    }
+    let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let made = std::process::Command::new("mknod")
+        .arg(source.path().join("null"))
+        .args(["c", "1", "3"])
+        .status();
+    assert!(made.unwrap().success());
+    fs::write(source.path().join("su"), "su").unwrap();
+    fs::set_permissions(source.path().join("su"), fs::Permissions::from_mode(0o4755)).unwrap();
+    let fake = Fake::of(source.path());
+    let special = RestoreOptions {
+        special: true,
+        ..Default::default()
+    };
+    run_well(&fake, target.path(), special).await;
+    let in_place = RestoreOptions {
+        special: false,
+        ..IN_PLACE
+    };
+    let report = run_well(&fake, target.path(), in_place).await;
+    assert_eq!(report.skipped, []);
+    fs::remove_file(target.path().join("null")).unwrap();
+    let report = run_well(&fake, target.path(), in_place).await;
+    assert_eq!(report.skipped, [(Skip::Devices, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_count_as_done_when_they_are_written_or_found() {
+    let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let size = 1_000_000;
+    fs::write(source.path().join("f"), noise(1, size)).unwrap();
+    let mut fake = Fake::of(source.path());
+    let done = async |fake: &Fake, options: RestoreOptions| {
+        let progress = Progress::new();
+        let restored = restore(
+            fake.serve().await,
+            ID,
+            RelPath::root(),
+            at(target.path()),
+            &options,
+            progress.clone(),
+            Cancel::new(),
+        );
+        restored.await.unwrap();
+        progress.view().done_bytes
+    };
+    let last = *fake.chunks_of("f").last().unwrap();
+    fake.damaged.insert(last);
+    let some = done(&fake, RestoreOptions::default()).await;
+    assert!(
+        0 < some && some < size as u64,
+        "{some}: the file's last chunk is damaged"
+    );
+    fake.damaged.clear();
+    assert_eq!(done(&fake, IN_PLACE).await, size as u64);
+    assert_eq!(done(&fake, IN_PLACE).await, size as u64);
 }
