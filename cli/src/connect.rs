@@ -13,7 +13,7 @@ use holdfast_agent::client::Client;
 use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
 use holdfast_coordinator::repo::claim::Waiting;
 use holdfast_coordinator::repo::rebuild::{rebuild, rebuild_and_index};
-use holdfast_coordinator::repo::reconcile::{Step, reconcile_to_read};
+use holdfast_coordinator::repo::reconcile::{ObjectProblem, Step, reconcile_to_read};
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
 use holdfast_coordinator::settings::{Agents, host_name};
 use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error, transport};
@@ -126,30 +126,37 @@ async fn open_coordinator(
     let mut settings = CoordinatorSettings::new(state.to_path_buf());
     settings.take_over = global.take_over;
     settings.agents = Agents::InProcess;
-    match catch_up(&repository, state, clock.now_ns(), access).await {
-        Err(CatchUp::Missing) => {
-            rebuild_catalog(global, &repository, state, access).await?;
-        }
+    let damage = match catch_up(&repository, state, clock.now_ns(), access).await {
+        Err(CatchUp::Missing) => rebuild_catalog(global, &repository, state, access).await?,
         Err(CatchUp::Failed(failure)) => return Err(failure),
-        Ok(()) => {}
-    }
+        Ok(damage) => damage,
+    };
     let opened = match access {
-        Access::Read => Coordinator::open_read_only(settings, repository, clock).await,
+        Access::Read => Coordinator::open_read_only(settings, repository, clock, damage).await,
         Access::Write | Access::Create => {
             let tell = |waiting: &Waiting| {
-                if !global.quiet {
-                    eprintln!(
-                        "note: waiting up to {} s until {} can no longer write, as its last requests may be \
-                         under way",
-                        waiting.at_most.as_secs(),
-                        waiting.holder
-                    );
-                }
+                // Said with --quiet too: nobody waits ten minutes for nothing known.
+                eprintln!(
+                    "note: waiting up to {} s until {} can no longer write, as its last requests may be \
+                     under way",
+                    waiting.at_most.as_secs(),
+                    waiting.holder
+                );
             };
             Coordinator::open_telling(settings, repository, clock, tell).await
         }
     };
-    opened.map_err(failure)
+    let opened = opened.map_err(failure)?;
+    if access != Access::Read {
+        tell_damage(opened.damage());
+    }
+    Ok(opened)
+}
+
+fn tell_damage(problems: &[ObjectProblem]) {
+    for problem in problems {
+        eprintln!("damage: {}: {}", problem.object, problem.detail);
+    }
 }
 
 enum CatchUp {
@@ -164,7 +171,7 @@ async fn catch_up(
     state: &Path,
     now_ns: i64,
     access: Access,
-) -> Result<(), CatchUp> {
+) -> Result<Vec<ObjectProblem>, CatchUp> {
     let failed = |error: Error| CatchUp::Failed(failure(error));
     let mode = if access == Access::Read {
         Mode::ReadWrite
@@ -173,28 +180,29 @@ async fn catch_up(
     };
     let catalog = match Catalog::open(state, &repository.id(), mode).await {
         Err(CatalogError::Missing { .. }) => return Err(CatchUp::Missing),
-        Err(CatalogError::InUse { .. }) => return Ok(()),
+        Err(CatalogError::InUse { .. }) => return Ok(Vec::new()),
         opened => opened.map_err(|e| failed(e.into()))?,
     };
+    let mut damage = Vec::new();
     if access == Access::Read {
         let found = reconcile_to_read(&catalog, repository, now_ns, &|_| {})
             .await
             .map_err(|e| failed(e.into()))?;
-        for problem in &found.problems {
-            eprintln!("damage: {}: {}", problem.object, problem.detail);
-        }
+        tell_damage(&found.problems);
+        damage = found.problems;
     }
-    catalog.close().await.map_err(|e| failed(e.into()))
+    catalog.close().await.map_err(|e| failed(e.into()))?;
+    Ok(damage)
 }
 
-/// Builds the catalog again from the store; damage is told by name, and returned by number. Who may write
+/// Builds the catalog again from the store; damage is told by name, and returned. Who may write
 /// leaves index segments in the store, which make the next time shorter.
 pub async fn rebuild_catalog(
     global: &Global,
     repository: &Repository,
     state: &Path,
     access: Access,
-) -> Outcome<usize> {
+) -> Outcome<Vec<ObjectProblem>> {
     let shown = Progress::new("rebuild of the catalog", global.quiet);
     let id = CatalogId::from_bytes(kek::random().map_err(|e| failure(e.into()))?);
     let now_ns = SystemClock::new().now_ns();
@@ -208,13 +216,11 @@ pub async fn rebuild_catalog(
     let (catalog, found) = built.map_err(|e| failure(e.into()))?;
     catalog.close().await.map_err(|e| failure(e.into()))?;
     shown.finish();
-    for problem in &found.problems {
-        eprintln!("damage: {}: {}", problem.object, problem.detail);
-    }
+    tell_damage(&found.problems);
     for note in &found.notes {
         eprintln!("note: {}: {}", note.object, note.detail);
     }
-    Ok(found.problems.len())
+    Ok(found.problems)
 }
 
 /// The repository at a URL, opened with the key that the options name.

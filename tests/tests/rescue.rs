@@ -142,3 +142,41 @@ fn a_rebuilt_catalog_keeps_its_claims() {
     home.ok(["rebuild"]);
     home.backup(&source, "vol");
 }
+
+#[test]
+fn a_damaged_newest_record_does_not_make_the_older_one_the_newest() {
+    let home = Home::new();
+    let source = home.at("source");
+    fixture::contents(&source);
+    home.backup(&source, "vol");
+    let first = home.ok(["snapshots", "-o", "name"]).text();
+    let first = first.trim();
+    fs::write(source.join("new"), b"new").expect("a file");
+    home.backup(&source, "vol");
+    let records = home.objects().into_iter().map(|(name, _)| name);
+    let mut records = records.filter(|name| name.starts_with("snapshots/"));
+    let newest = records
+        .find(|name| !name.ends_with(first))
+        .expect("a record");
+    spoil(&home.repo().join(&newest));
+    // As somebody on another machine sees it.
+    let repos = home.at("state").join("repos");
+    fs::remove_dir_all(repos).expect("the state directory");
+    let target = home.at("target");
+    let restore = |what: &str| {
+        home.run([
+            "restore".as_ref(),
+            what.as_ref(),
+            "--target".as_ref(),
+            target.as_os_str(),
+        ])
+    };
+    for name in ["latest", "vol@latest", "vol@2099-01-01"] {
+        let refused = restore(name);
+        assert_eq!(refused.code, 4, "{name}: {}", refused.stderr);
+        assert!(refused.stderr.contains(&newest), "{}", refused.stderr);
+        assert!(refused.stderr.contains(&first[..12]), "{}", refused.stderr);
+    }
+    home.ends(4, ["snapshots"]);
+    assert_eq!(restore(first).code, 0);
+}

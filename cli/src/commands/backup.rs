@@ -269,6 +269,7 @@ async fn all(global: &Global, connected: &Connected, started: &[v1::JobInfo]) ->
             worst = worst.worse(Exit::Incomplete);
         }
         let listed = list_snapshots(channel, Some(job.volume.clone())).await?;
+        let listed = listed.snapshots;
         let made = listed.into_iter().find(|info| info.id == report.snapshot);
         // It may have been forgotten already.
         let made = made.unwrap_or_else(|| v1::SnapshotInfo {

@@ -19,10 +19,9 @@ pub mod up;
 pub mod volumes;
 
 use crate::args::{Cli, Command};
-use crate::failure::Failure;
-use crate::failure::Outcome;
-use crate::selector::{Selection, id_of};
-use holdfast_format::id::SnapshotId;
+use crate::failure::{Exit, Failure, Outcome};
+use crate::selector::{Selection, Selector, id_of};
+use holdfast_format::id::{SnapshotId, hex};
 use holdfast_proto::v1::{self, admin_client::AdminClient};
 use tonic::transport::Channel;
 
@@ -64,19 +63,33 @@ fn completion(shell: clap_complete::Shell) {
     );
 }
 
-/// All snapshots, as the coordinator lists them.
+/// All snapshots, as the coordinator lists them, and the records that it cannot read.
 pub async fn list_snapshots(
     channel: &Channel,
     volume: Option<String>,
-) -> Outcome<Vec<v1::SnapshotInfo>> {
+) -> Outcome<v1::SnapshotsReply> {
     let request = v1::SnapshotsRequest {
         volume: volume.unwrap_or_default(),
     };
-    Ok(admin(channel)
-        .snapshots(request)
-        .await?
-        .into_inner()
-        .snapshots)
+    Ok(admin(channel).snapshots(request).await?.into_inner())
+}
+
+/// Refuses to call a snapshot the newest of its volume while a record of that volume cannot be read: it
+/// may be newer, and yesterday's data must not pass for today's.
+fn sure_of(listed: &v1::SnapshotsReply, info: &v1::SnapshotInfo) -> Outcome<()> {
+    let of_volume = format!("snapshots/{}/", hex(&info.volume));
+    let mut damaged = listed.damaged_records.iter();
+    match damaged.find(|name| name.starts_with(&of_volume)) {
+        None => Ok(()),
+        Some(name) => Err(Failure::with(
+            Exit::Damage,
+            format!(
+                "{name} is damaged, so which snapshot of the volume is meant is not sure; the newest that \
+                 can be read is {}: name it by that id",
+                hex(&info.id).get(..12).unwrap_or_default()
+            ),
+        )),
+    }
 }
 
 /// The snapshot and path that were typed.
@@ -85,8 +98,11 @@ pub async fn select(
     text: &str,
 ) -> Outcome<(v1::SnapshotInfo, SnapshotId, Selection)> {
     let selection = Selection::parse(text)?;
-    let all = list_snapshots(channel, None).await?;
-    let info = selection.snapshot.resolve(&all)?.clone();
+    let listed = list_snapshots(channel, None).await?;
+    let info = selection.snapshot.resolve(&listed.snapshots)?.clone();
+    if !matches!(selection.snapshot, Selector::Id(_)) {
+        sure_of(&listed, &info)?;
+    }
     let id = id_of(&info)
         .ok_or_else(|| Failure::failed("the coordinator sent an id of the wrong length"))?;
     Ok((info, id, selection))

@@ -13,7 +13,8 @@ pub async fn run(global: &Global) -> Outcome<()> {
     let repository = connect::open_repository(global, url).await?;
     let state = connect::state_of(global, repository.id());
     connect::private_dir(&state)?;
-    match connect::rebuild_catalog(global, &repository, &state, Access::Write).await? {
+    let damage = connect::rebuild_catalog(global, &repository, &state, Access::Write).await?;
+    match damage.len() {
         0 => {
             if !global.quiet {
                 println!(

@@ -3,7 +3,7 @@
 use super::{list_snapshots, select};
 use crate::args::{Global, Snapshots};
 use crate::connect::{self, Access, Connected};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::gaps::shown_path;
 use crate::output::{self, Table, bytes, time};
 use holdfast_format::id::hex;
@@ -16,12 +16,12 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
         connected.close().await;
         return result;
     }
-    let snapshots = list_snapshots(&connected.channel, options.volume).await?;
+    let listed = list_snapshots(&connected.channel, options.volume).await?;
     let headings = &[
         "ID", "VOLUME", "TIME", "FILES", "SIZE", "ADDED", "PROBLEMS", "NODE", "SOURCE", "SEQ",
     ];
     let mut table = Table::new(headings, 7);
-    for info in snapshots {
+    for info in listed.snapshots {
         let stats = info.stats.unwrap_or_default();
         let facts = info.facts.clone().unwrap_or_default();
         let id = hex(&info.id);
@@ -41,7 +41,14 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
     }
     let result = table.print(global.output, "no snapshots yet");
     connected.close().await;
-    result
+    result?;
+    match listed.damaged_records.len() {
+        0 => Ok(()),
+        count => Err(Failure::with(
+            Exit::Damage,
+            format!("{count} snapshots are not listed: their records are damaged"),
+        )),
+    }
 }
 
 /// What one of them was stored with.

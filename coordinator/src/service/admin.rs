@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::schedule::What;
 use holdfast_format::entry::{Content, Entry};
 use holdfast_format::id::{JobId, SnapshotId};
+use holdfast_format::names::SNAPSHOTS;
 use holdfast_format::path::RelPath;
 use holdfast_format::wire::{
     SnapshotInfo, WireContent, entry_to_wire, id_from_wire, id_to_wire, listed_to_wire, put_to_wire,
@@ -46,7 +47,12 @@ impl Admin for AdminService {
         auth::authorize(&peer(&request), Action::Read).map_err(status)?;
         let infos = self.snapshot_infos(&request.into_inner().volume).await;
         let snapshots = infos.map_err(status)?.into_iter().map(Into::into).collect();
-        Ok(Response::new(SnapshotsReply { snapshots }))
+        let damage = self.0.damage().iter().map(|problem| &problem.object);
+        let records = damage.filter(|name| name.starts_with(SNAPSHOTS));
+        Ok(Response::new(SnapshotsReply {
+            snapshots,
+            damaged_records: records.cloned().collect(),
+        }))
     }
 
     async fn list(
