@@ -16,6 +16,7 @@ use holdfast_coordinator::repo::rebuild::{rebuild, rebuild_and_index};
 use holdfast_coordinator::repo::reconcile::{ObjectProblem, Step, reconcile_to_read};
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
 use holdfast_coordinator::settings::{Agents, host_name};
+pub use holdfast_coordinator::transport;
 use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error, transport};
 use holdfast_format::id::{CatalogId, RepositoryId};
 use holdfast_format::keys::Kek;

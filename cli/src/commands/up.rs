@@ -11,7 +11,6 @@ use holdfast_agent::jobs;
 use holdfast_agent::metrics::AgentMetrics;
 use holdfast_agent::settings::ServeSettings;
 use holdfast_agent::volumes::{ExplicitVolume, Standing, VolumeSettings, discover};
-use holdfast_coordinator::transport;
 use holdfast_format::path::escape;
 use holdfast_format::volume::VolumeName;
 use holdfast_runtime::listen::{Listen, bind_unix};
@@ -85,9 +84,9 @@ async fn serve(
     let routes = coordinator.routes().await;
     let stop = stopping.clone();
     servers.spawn(
-        transport::server()
+        connect::transport::server()
             .add_routes(routes.clone())
-            .serve_with_incoming_shutdown(transport::unix(unix), async move {
+            .serve_with_incoming_shutdown(connect::transport::unix(unix), async move {
                 stop.requested().await;
             }),
     );
@@ -95,9 +94,9 @@ async fn serve(
         let listener = tokio::net::TcpListener::bind(address).await?;
         let stop = stopping.clone();
         servers.spawn(
-            transport::server()
+            connect::transport::server()
                 .add_routes(routes)
-                .serve_with_incoming_shutdown(transport::tcp(listener), async move {
+                .serve_with_incoming_shutdown(connect::transport::tcp(listener), async move {
                     stop.requested().await;
                 }),
         );

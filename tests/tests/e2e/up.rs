@@ -106,7 +106,11 @@ fn a_host_is_served_and_asked_through_a_socket() {
     assert!(!socket.exists(), "the socket is left behind");
     let gone = ask(&home, &socket, &["snapshots"]);
     assert_eq!(gone.code, 1);
-    assert!(gone.stderr.contains("cannot reach the coordinator"), "{}", gone.stderr);
+    assert!(
+        gone.stderr.contains("cannot reach the coordinator"),
+        "{}",
+        gone.stderr
+    );
     // The claim was given back.
     home.ok([OsStr::new("backup"), source.as_os_str(), "-q".as_ref()]);
 }
