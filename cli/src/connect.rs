@@ -17,7 +17,7 @@ use holdfast_coordinator::repo::reconcile::{ObjectProblem, Step, reconcile_to_re
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
 use holdfast_coordinator::settings::{Agents, host_name};
 pub use holdfast_coordinator::transport;
-use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error, transport};
+use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error};
 use holdfast_format::id::{CatalogId, RepositoryId};
 use holdfast_format::keys::Kek;
 use holdfast_format::repository::RepositoryConfig;
