@@ -8,12 +8,16 @@
 //! - Memory does not grow with the number of entries in a directory or in the tree, and the number
 //!   of open descriptors does not grow with the depth.
 //! - Nothing outside the root is looked at; mounts inside are not entered.
+//! - What a rename hid is told: a directory that changes while it is listed is listed again, and every name
+//!   of any listing is looked at; what was met nowhere all the same, [`Seen`] finds at the end.
 //!
 //! One scanner is used by one thread; what it gives can be used by any.
 
 mod item;
+mod seen;
 
 pub use item::{DirBatch, Failed, Found, ScanOptions, ScanStats, Scanned};
+pub use seen::Seen;
 
 use crate::beneath::{Dir, Errno, Root};
 use crate::error::ItemProblem;
@@ -32,7 +36,7 @@ use std::sync::Arc;
 const LIST_BUFFER_BYTES: usize = 64 * 1024;
 /// Directories above the present one that are kept open; the others are opened again when needed.
 const OPEN_LEVELS: usize = 16;
-/// Listings of a directory that changed meanwhile, before one is taken as it is.
+/// Listings of a directory that changed meanwhile, before their names are taken as they are.
 const LISTINGS: usize = 3;
 /// How often a long listing looks whether it is cancelled.
 const CANCEL_EVERY: usize = 4096;
@@ -97,6 +101,9 @@ impl From<Errno> for ListError {
 impl Scanner {
     /// A walk of everything below `root` that the rules keep.
     pub fn new(root: Arc<Root>, rules: Rules, options: ScanOptions) -> Self {
+        options
+            .seen
+            .begin(root.clone(), rules.clone(), options.began_ns);
         Self {
             root,
             rules,
@@ -207,7 +214,7 @@ impl Scanner {
     fn enter(&mut self, path: RelPath, opened: Result<Arc<Dir>, Errno>) -> Option<Scanned> {
         self.state = State::Descend;
         let listed = match opened {
-            Ok(dir) => self.list(&dir).map(|names| (dir, names)),
+            Ok(dir) => self.list(&path, &dir).map(|names| (dir, names)),
             Err(errno) => Err(ListError::Errno(errno)),
         };
         let problem = match listed {
@@ -229,6 +236,7 @@ impl Scanner {
             // answer, so it is a directory without children, and no problem.
             Err(ListError::Errno(Errno::NOENT)) if !path.is_root() => {
                 self.stats.vanished_count += 1;
+                self.options.seen.directory_vanished();
                 return match self.root.top() {
                     Ok(top) => Some(Scanned::Batch(DirBatch {
                         path,
@@ -254,19 +262,22 @@ impl Scanner {
                 "the directory is no longer on the volume's mount",
             ),
         };
+        self.options.seen.entered(&path);
         Some(Scanned::ListingFailed { path, problem })
     }
 
-    /// All names of a directory, from a complete listing.
-    fn list(&mut self, dir: &Dir) -> Result<SortedNames, ListError> {
+    /// All names of a directory, from a complete listing. If it changes meanwhile, those of every listing:
+    /// a rename during one may hide a file that was there all the time.
+    fn list(&mut self, path: &RelPath, dir: &Dir) -> Result<SortedNames, ListError> {
+        let mut before = dir.stat_self()?;
+        let began_ns = before.ctime_ns;
+        let scratch = std::mem::take(&mut self.scratch);
+        let budget = self.options.sort_budget_bytes;
+        let mut sorter = NameSorter::new(&self.options.temporary_directory, budget, scratch);
+        let cancel = &self.options.cancel;
+        let mut count = 0;
         let mut attempt = 1;
         loop {
-            let before = dir.stat_self()?;
-            let scratch = std::mem::take(&mut self.scratch);
-            let budget = self.options.sort_budget_bytes;
-            let mut sorter = NameSorter::new(&self.options.temporary_directory, budget, scratch);
-            let cancel = &self.options.cancel;
-            let mut count = 0;
             let listed = dir.list(&mut self.buffer, |name, file_type, ino| {
                 count += 1;
                 if count % CANCEL_EVERY == 0 && cancel.is_cancelled() {
@@ -291,13 +302,13 @@ impl Scanner {
                     return Err(error);
                 }
             };
-            // A rename during a listing may hide a file that was there all the time.
             let quiet = before.ctime_ns == after.ctime_ns && before.mtime_ns == after.mtime_ns;
             if quiet || attempt == LISTINGS || sorter.spilled() {
+                self.options.seen.listed(path, began_ns, after.ctime_ns);
                 self.stats.spilled_count += u64::from(sorter.spilled());
                 return sorter.finish().map_err(ListError::Spill);
             }
-            self.scratch = sorter.into_scratch();
+            before = after;
             attempt += 1;
         }
     }
@@ -317,6 +328,7 @@ impl Scanner {
             };
             if check_name(&listed.name).is_err() {
                 // A filesystem that lists such a name cannot be asked about it.
+                self.options.seen.refused(listed.ino);
                 failed.push(Failed {
                     problem: ItemProblem::new("NameRefused", "the name is not possible"),
                     name: listed.name,
@@ -324,6 +336,7 @@ impl Scanner {
                 continue;
             }
             if prefix_bytes + listed.name.len() > MAX_PATH_BYTES {
+                self.options.seen.refused(listed.ino);
                 failed.push(Failed {
                     problem: ItemProblem::new("PathTooLong", "the path is above 32768 bytes"),
                     name: listed.name,
@@ -343,9 +356,11 @@ impl Scanner {
                 Ok(stat) => stat,
                 Err(Errno::NOENT) => {
                     self.stats.vanished_count += 1;
+                    self.options.seen.vanished();
                     continue;
                 }
                 Err(errno) => {
+                    self.options.seen.refused(listed.ino);
                     failed.push(Failed {
                         name: listed.name,
                         problem: problem("stat", errno),
@@ -377,6 +392,7 @@ impl Scanner {
                 boundary,
             });
         }
+        self.options.seen.met(&entries);
         failed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         self.stats.entries_count += entries.len() as u64;
         let last = listing.names.is_done();

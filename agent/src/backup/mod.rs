@@ -350,6 +350,8 @@ impl Run<'_> {
             scan: ScanOptions {
                 temporary_directory: options.temporary_directory.clone(),
                 cancel: stop.clone(),
+                seen: shared.seen.clone(),
+                began_ns: self.started_ns,
                 ..ScanOptions::default()
             },
             read: ReadContext {

@@ -89,6 +89,7 @@ impl<'a> Sequencer<'a> {
         }
         self.shared.stop.check()?;
         self.flush_changes()?;
+        self.look_back()?;
         let carried_over = self.problems.send(&self.outgoing)?;
         Ok(Sequenced {
             writer: self.writer,
@@ -175,6 +176,20 @@ impl<'a> Sequencer<'a> {
             Outcome::Stored(stored) => self.store(&path, *stored),
             Outcome::Link { look, first } => self.link(path, look, first, number),
         }
+    }
+
+    /// What renames hid from the walk is told before its problems are.
+    fn look_back(&mut self) -> Result<()> {
+        let found = self.shared.seen.look_back(&self.shared.stop);
+        let found = found.map_err(|source| Error::Io {
+            what: "look back at the directories",
+            path: String::new(),
+            source,
+        })?;
+        for (path, problem) in found {
+            self.problem(&path, problem, false)?;
+        }
+        self.shared.stop.check()
     }
 
     fn problem(&mut self, path: &RelPath, problem: ItemProblem, carried_over: bool) -> Result<()> {

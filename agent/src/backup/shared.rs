@@ -6,6 +6,7 @@ use super::sent::Sent;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::scan::Seen;
 use holdfast_format::chunker::Chunker;
 use holdfast_format::keys::Ids;
 use std::path::Path;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub asker: Option<mpsc::UnboundedSender<Part>>,
     /// Whether it must be asked from the start, or only once `sent` has forgotten ids.
     pub ask_always: bool,
+    /// What the walk met.
+    pub seen: Arc<Seen>,
     /// Counters.
     pub progress: Arc<Progress>,
     /// Where temporary files are made.
@@ -68,6 +71,7 @@ impl Shared {
             sent: Sent::default(),
             asker,
             ask_always,
+            seen: Arc::new(Seen::new(temporary)),
             progress,
             temporary: temporary.into(),
             stop,

@@ -3,6 +3,7 @@
 mod bench;
 mod doubt;
 pub(crate) mod fake;
+mod renames;
 
 use super::*;
 use bench::{Bench, noise};

@@ -87,6 +87,9 @@ impl<'a> Worker<'a> {
                     if look.found.kind == Kind::File {
                         out.end_file(look.found.stat.size);
                     }
+                    if matches!(looked, Err(ReadError::Vanished)) {
+                        self.shared.seen.unread(&look.found.stat);
+                    }
                     settle(looked, &look)?
                 }
             };

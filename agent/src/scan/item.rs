@@ -1,5 +1,6 @@
 //! What a walk is asked for, and what it gives.
 
+use super::Seen;
 use crate::beneath::Dir;
 use crate::cancel::Cancel;
 use crate::error::ItemProblem;
@@ -21,6 +22,10 @@ pub struct ScanOptions {
     pub temporary_directory: PathBuf,
     /// Ends the walk.
     pub cancel: Cancel,
+    /// What the walk meets.
+    pub seen: Arc<Seen>,
+    /// When the run began, by the clock of the filesystem.
+    pub began_ns: i64,
 }
 
 impl Default for ScanOptions {
@@ -30,6 +35,8 @@ impl Default for ScanOptions {
             batch_entries: 256,
             temporary_directory: std::env::temp_dir(),
             cancel: Cancel::new(),
+            seen: Arc::new(Seen::new(&std::env::temp_dir())),
+            began_ns: i64::MAX,
         }
     }
 }
