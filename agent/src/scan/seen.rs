@@ -20,6 +20,7 @@
 use crate::beneath::{Dir, Errno, Root};
 use crate::cancel::Cancel;
 use crate::error::ItemProblem;
+use crate::mount::FsClass;
 use crate::rules::Rules;
 use crate::scan::Found;
 use crate::stat::{Stat, kind_of};
@@ -47,6 +48,9 @@ const MOST_NEW: usize = 10_000;
 const MOST_PROBLEMS: usize = 1000;
 /// Times of files come from a clock that lags by up to a tick of the kernel's, 10 ms.
 const LAG_NS: i64 = 20_000_000;
+/// On a network filesystem they come from another host's clock: what was made in the minute before the run
+/// may pass for made meanwhile, so that what is made meanwhile does not pass for missing.
+const REMOTE_LAG_NS: i64 = 60_000_000_000;
 /// Bytes of the record of directories that are written at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
@@ -98,11 +102,15 @@ impl Seen {
 
     /// A walk begins. What is older than `began_ns` was there before.
     pub(super) fn begin(&self, root: Arc<Root>, rules: Rules, began_ns: i64) {
+        let lag_ns = match root.class() {
+            FsClass::Remote => REMOTE_LAG_NS,
+            _ => LAG_NS,
+        };
         *self.state() = State {
             walk: Some(Walk {
                 root,
                 rules,
-                began_ns: began_ns.saturating_sub(LAG_NS),
+                began_ns: began_ns.saturating_sub(lag_ns),
             }),
             filter: vec![0; (FILTER_BITS / 64) as usize],
             ..State::default()
