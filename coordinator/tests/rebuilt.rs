@@ -120,3 +120,22 @@ async fn a_clean_end_and_only_that_tells_readers_that_nothing_is_new() {
     bench.coordinator.shutdown().await.unwrap();
     assert_eq!(agreed(&bench).await, (2, Some(2)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_volumes_from_before_a_rebuild_have_their_snapshots_proven() {
+    let bench = Bench::new().await;
+    Agent::begin(&bench, "old", 1).await;
+    let bench = lose_the_catalog(bench).await;
+    Agent::begin(&bench, "new", 2).await;
+    let state = bench.dir.path().join("state");
+    let catalog = Catalog::open(&state, &REPOSITORY, Mode::ReadOnly).await;
+    let catalog = catalog.unwrap();
+    let losses = catalog.losses().await.unwrap();
+    assert!(losses > 0, "nobody knows what was lost");
+    let seen = async |name: &str| {
+        let volume = catalog.volume_by_name(&name.parse().unwrap()).await;
+        volume.unwrap().unwrap().losses_seen
+    };
+    assert!(seen("old").await < losses);
+    assert_eq!(seen("new").await, losses);
+}

@@ -264,6 +264,7 @@ impl Sessions {
     async fn volume(&self, facts: &VolumeFacts, adopt: bool) -> Result<Volume> {
         let core = &self.core;
         let known = core.catalog.volume_by_name(&facts.name).await?;
+        let mut new = false;
         let (id, domain, state) = match known {
             Some(known) if same_source(&known.facts, facts) => {
                 if known.facts == *facts {
@@ -282,11 +283,11 @@ impl Sessions {
                 });
             }
             // A new claim or handle under an old name, or another namespace, is another volume.
-            _ => (
-                VolumeId::from_bytes(crate::repo::kek::random()?),
-                self.domain(facts).await?,
-                true,
-            ),
+            _ => {
+                new = true;
+                let id = VolumeId::from_bytes(crate::repo::kek::random()?);
+                (id, self.domain(facts).await?, true)
+            }
         };
         let now = core.clock.now_ns();
         if state {
@@ -304,7 +305,12 @@ impl Sessions {
             facts: facts.clone(),
             bound_ns: now,
         };
-        core.catalog.bind_volume(&row).await?;
+        let no = core.catalog.bind_volume(&row).await?;
+        if new {
+            // Nothing of it can have been lost so far.
+            let losses = core.catalog.losses().await?;
+            core.catalog.set_losses_seen(no, losses).await?;
+        }
         let volume = core.catalog.volume_by_id(&id).await?;
         volume.ok_or_else(|| Error::internal("bind a volume"))
     }
