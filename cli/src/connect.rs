@@ -132,6 +132,7 @@ async fn open_coordinator(
         Err(CatchUp::Failed(failure)) => return Err(failure),
         Ok(damage) => damage,
     };
+    let told = damage.clone();
     let opened = match access {
         Access::Read => Coordinator::open_read_only(settings, repository, clock, damage).await,
         Access::Write | Access::Create => {
@@ -149,12 +150,13 @@ async fn open_coordinator(
     };
     let opened = opened.map_err(failure)?;
     if access != Access::Read {
-        tell_damage(opened.damage());
+        // A rebuild has told some of it.
+        tell_damage(opened.damage().iter().filter(|p| !told.contains(p)));
     }
     Ok(opened)
 }
 
-fn tell_damage(problems: &[ObjectProblem]) {
+fn tell_damage<'p>(problems: impl IntoIterator<Item = &'p ObjectProblem>) {
     for problem in problems {
         eprintln!("damage: {}: {}", problem.object, problem.detail);
     }

@@ -73,6 +73,9 @@ pub struct TargetDir {
 impl TargetDir {
     /// The target itself.
     pub fn root(context: &Context, want: Option<Meta>) -> Result<Arc<Self>> {
+        if want.is_some() {
+            context.root_came();
+        }
         let Some(root) = &context.root else {
             return Ok(Self::missing(RelPath::root(), None, want));
         };

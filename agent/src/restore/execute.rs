@@ -186,9 +186,6 @@ impl<'a> Planner<'a> {
         if !self.levels.is_empty() || self.lost_levels > 0 {
             return Ok(());
         }
-        if meta.is_some() {
-            self.context.root_came();
-        }
         let dir = TargetDir::root(self.context, meta).map_err(|errno| Error::Io {
             what: "open target",
             path: ".".to_owned(),

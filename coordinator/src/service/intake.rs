@@ -5,9 +5,8 @@
 //! byte of one above [`FREE_BYTES`] is passed on, its length is taken from a budget, and given back when the
 //! next one is asked for; until then it stays in the connection's window, and the peer waits. The budget of
 //! open sessions is one, of which each has a share; that of everybody else is another, smaller, with a share
-//! for each connection. A stream
-//! belongs to a session when its headers name one ([`SESSION_HEADER`]), and only then may it send what an
-//! upload sends. A message that does not come on ends its stream.
+//! for each connection. A stream belongs to a session when its headers name one ([`SESSION_HEADER`]), and
+//! only then may it send what an upload sends. A message that does not come on ends its stream.
 
 use super::transport::Connection;
 use crate::Coordinator;

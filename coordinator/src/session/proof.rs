@@ -42,16 +42,24 @@ impl Core {
         if volume.losses_seen >= losses {
             return Ok(Proof::default());
         }
-        let view = self.library.view(parent).await?;
-        let looking = Looking::new(self, view);
-        let walked = tokio::task::spawn_blocking(move || looking.run()).await;
-        let proof = walked.map_err(|_| Error::internal("prove a snapshot"))??;
-        if proof.detail.is_empty() {
-            self.catalog.set_losses_seen(volume.no, losses).await?;
-        } else {
-            tracing::warn!(volume = %volume.facts.name, detail = proof.detail, "damage in the store");
-        }
-        Ok(proof)
+        // An older parent says nothing of the newest, which a later run may have.
+        let newest = self.catalog.latest(volume.no).await?;
+        let is_newest = newest.is_some_and(|row| row.id == *parent);
+        let looking = Looking::new(self, self.library.view(parent).await?);
+        let (catalog, volume) = (self.catalog.clone(), volume.clone());
+        // A walk that outlasts the caller's patience goes on and counts: its next try need not walk again.
+        let proving = tokio::spawn(async move {
+            let walked = tokio::task::spawn_blocking(move || looking.run()).await;
+            let proof = walked.map_err(|_| Error::internal("prove a snapshot"))??;
+            if !proof.detail.is_empty() {
+                tracing::warn!(volume = %volume.facts.name, detail = proof.detail, "damage in the store");
+            } else if is_newest {
+                catalog.set_losses_seen(volume.no, losses).await?;
+            }
+            Ok(proof)
+        });
+        let proved = proving.await;
+        proved.map_err(|_| Error::internal("prove a snapshot"))?
     }
 }
 

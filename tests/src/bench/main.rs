@@ -106,9 +106,9 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     }
     let mut text = heading(&options.plan);
     text.push_str(&report::table(&rows));
-    text.push_str("\n### Beside the store\n\n");
+    text.push_str("\n#### Beside the store\n\n");
     text.push_str(&report::state(&rows));
-    text.push_str("\n### Targets\n\n");
+    text.push_str("\n#### Targets\n\n");
     text.push_str(&report::targets(&rows, TARGETS));
     text.push('\n');
     text.push_str(&report::bounds(&rows));
@@ -125,7 +125,7 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     }
     if options.only.iter().any(|p| p == "P") {
         let file = options.plan.corpus("C")?.join("big.db");
-        text.push_str("\n### The pipeline alone\n\n");
+        text.push_str("\n#### The pipeline alone\n\n");
         text.push_str(&pipeline::table(&file)?);
     }
     match options.out {
