@@ -3,23 +3,26 @@
 //! The subscription is made again for ever; jobs go on while it is broken, and what they have to say
 //! is kept until it stands again. A stop cancels what runs and waits a bounded time for it.
 
+mod look;
 mod table;
 mod work;
 
 use crate::client::{Client, PROTOCOL, from_status};
 use crate::error::{Error, Result};
+use crate::exposure::{Exposures, Told};
 use crate::metrics::AgentMetrics;
 use crate::settings::ServeSettings;
-use crate::volumes::{self, VolumeCandidate};
 use holdfast_proto::v1 as proto;
 use holdfast_runtime::backoff::{Backoff, BackoffPolicy};
 use holdfast_runtime::readiness::Latch;
 use holdfast_runtime::shutdown::Shutdown;
+use look::Looker;
 use proto::agent_message::Body;
 use std::sync::Arc;
 use std::time::Duration;
 use table::Table;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::ReceiverStream;
 use work::Works;
@@ -28,6 +31,10 @@ use work::Works;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// A job that does not move is reported this often, so that the coordinator knows that it lives.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// How often volumes are looked at: whether they are ahead of their newest snapshots.
+const STATES_EVERY: Duration = Duration::from_secs(3);
+/// States in one message: it is to stay small.
+const STATES: usize = 100;
 /// Messages that wait for the connection.
 const MESSAGES: usize = 64;
 
@@ -46,11 +53,15 @@ pub async fn serve(
         metrics.clone(),
         table.clone(),
     );
+    // Whether or not the coordinator is there: without it, exposure only grows.
+    let mut watching = JoinSet::new();
+    watching.spawn(watch(works.exposures.clone(), metrics.clone()));
+    let mut looker = Looker::new(&settings);
     let mut backoff = Backoff::new(BackoffPolicy::default());
     while !shutdown.is_requested() {
         let began = Instant::now();
         let ended = tokio::select! {
-            ended = subscribed(&client, &settings, &metrics, &mut works, &mut ready) => ended,
+            ended = subscribed(&client, &settings, &metrics, &mut works, &mut looker, &mut ready) => ended,
             _ = shutdown.requested() => break,
         };
         metrics.connected.set(0);
@@ -83,9 +94,10 @@ async fn subscribed(
     settings: &ServeSettings,
     metrics: &AgentMetrics,
     works: &mut Works,
+    looker: &mut Looker,
     ready: &mut Option<Latch>,
 ) -> Result<()> {
-    let mut listed = discover(settings, metrics, works).await;
+    let mut listed = looker.look(settings, metrics, works).await;
     let (sender, receiver) = mpsc::channel(MESSAGES);
     send(&sender, Body::Hello(hello(settings, &listed))).await?;
     works.table.all_again();
@@ -101,6 +113,9 @@ async fn subscribed(
     let mut looks = interval(settings.discover_every.max(Duration::from_secs(1)));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks.reset();
+    let mut told = Told::default();
+    let mut states = interval(STATES_EVERY);
+    states.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             order = orders.message() => {
@@ -112,14 +127,31 @@ async fn subscribed(
             _ = reports.tick() => report(&works.table, &sender).await?,
             // Whoever waits for a job need not wait for the tick too.
             () = works.table.changed() => report(&works.table, &sender).await?,
-            _ = looks.tick() => {
-                let now = discover(settings, metrics, works).await;
+            _ = states.tick() => {
+                let now = works.exposures.states().into_iter().map(|(_, state)| state);
+                for states in told.news(now.collect(), Instant::now().into_std()).chunks(STATES) {
+                    let states = states.to_vec();
+                    send(&sender, Body::States(proto::VolumeStates { states })).await?;
+                }
+            }
+            () = looker.due(&mut looks) => {
+                let now = looker.look(settings, metrics, works).await;
                 if now != listed {
                     send(&sender, Body::Volumes(proto::VolumeList { volumes: now.clone() })).await?;
                     listed = now;
                 }
             }
         }
+    }
+}
+
+/// Sets the metrics of volumes, for as long as the agent serves.
+async fn watch(exposures: Exposures, metrics: AgentMetrics) {
+    let mut looks = interval(STATES_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        metrics.exposed(&exposures.states());
     }
 }
 
@@ -153,45 +185,6 @@ fn hello(settings: &ServeSettings, listed: &[proto::AgentVolume]) -> proto::Hell
         volumes: Some(proto::VolumeList {
             volumes: listed.to_vec(),
         }),
-    }
-}
-
-/// What this node has now, for the coordinator and for the jobs to come.
-async fn discover(
-    settings: &ServeSettings,
-    metrics: &AgentMetrics,
-    works: &mut Works,
-) -> Vec<proto::AgentVolume> {
-    let wanted = settings.volumes.clone();
-    let found = tokio::task::spawn_blocking(move || volumes::discover(&wanted)).await;
-    match found {
-        Ok(Ok(found)) => works.set_volumes(found),
-        Ok(Err(error)) => tracing::error!(%error, "volumes could not be looked for"),
-        Err(error) => tracing::error!(%error, "the search for volumes broke"),
-    }
-    // After a failed search those known before still stand.
-    let known = works.volumes();
-    let eligible = known
-        .iter()
-        .filter(|volume| volume.eligible.is_ok())
-        .count();
-    metrics.volumes.set(eligible as i64);
-    metrics
-        .volumes_left_out
-        .set((known.len() - eligible) as i64);
-    known.iter().map(listed).collect()
-}
-
-fn listed(volume: &VolumeCandidate) -> proto::AgentVolume {
-    let (reason, detail) = match &volume.eligible {
-        Ok(()) => (String::new(), volume.note.clone().unwrap_or_default()),
-        Err(why) => (why.reason.as_str().to_owned(), why.detail.clone()),
-    };
-    proto::AgentVolume {
-        facts: Some(volume.facts.clone().into()),
-        eligible: volume.eligible.is_ok(),
-        reason,
-        detail,
     }
 }
 

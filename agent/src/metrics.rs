@@ -4,10 +4,13 @@
 //! closed sets.
 
 use crate::error::Error;
+use crate::exposure::MODES;
 use crate::progress::ProgressView;
 use holdfast_format::volume::VolumeFacts;
+use holdfast_proto::v1::VolumeState;
 use holdfast_runtime::metrics::{LabelCap, Metrics};
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +29,11 @@ pub struct AgentMetrics {
     new_chunk_bytes: IntCounterVec,
     reread_unchanged_bytes: IntCounterVec,
     problems: IntCounterVec,
+    looks: IntCounterVec,
+    exposed_seconds: GaugeVec,
+    exposed_files: IntGaugeVec,
+    exposed_bytes: IntGaugeVec,
+    journal: IntGaugeVec,
     /// Indexes that were built again.
     pub index_rebuilds: IntCounter,
     /// Jobs that run now.
@@ -79,6 +87,31 @@ impl AgentMetrics {
                 "holdfast_agent_problems_total",
                 "Files that could not be stored as they are.",
             ),
+            looks: metrics.counters(
+                "holdfast_agent_looks_total",
+                "How finished backups looked at their volume: by its journal, or by a walk and why.",
+                &["by", "reason"],
+            ),
+            exposed_seconds: metrics.float_gauges(
+                "holdfast_agent_volume_exposed_seconds",
+                "Age of the volume's oldest change that is in no snapshot, as its journal knows.",
+                &VOLUME,
+            ),
+            exposed_files: metrics.gauges(
+                "holdfast_agent_volume_exposed_files",
+                "Files that may have changed since the volume's newest snapshot, about.",
+                &VOLUME,
+            ),
+            exposed_bytes: metrics.gauges(
+                "holdfast_agent_volume_exposed_bytes",
+                "Bytes that may have changed since the volume's newest snapshot, about.",
+                &VOLUME,
+            ),
+            journal: metrics.gauges(
+                "holdfast_agent_volume_journal",
+                "Volumes by what their journal is worth: trusted, seeding, walk or off.",
+                &["namespace", "persistentvolumeclaim", "mode"],
+            ),
             index_rebuilds: metrics.counter(
                 "holdfast_agent_index_rebuilds_total",
                 "Indexes that were built again from the parent's entries.",
@@ -124,6 +157,49 @@ impl AgentMetrics {
             let set = |family: &GaugeVec, value| family.with_label_values(&labels).set(value);
             set(&self.last_success, now_ns as f64 / 1e9);
             set(&self.last_duration, took.as_secs_f64());
+        }
+    }
+
+    /// A finished backup looked at what its journal told (`None`), or walked the volume for this reason.
+    pub fn looked(&self, walk: Option<&'static str>) {
+        let by = match walk {
+            None => ["journal", ""],
+            Some(reason) => ["walk", reason],
+        };
+        self.looks.with_label_values(&by).inc();
+    }
+
+    /// How the volumes stand now. Volumes of the same labels are one: the oldest change, and sums.
+    pub fn exposed(&self, states: &[(VolumeFacts, VolumeState)]) {
+        let mut sums: BTreeMap<Vec<String>, (u64, u64, u64, [i64; MODES.len()])> = BTreeMap::new();
+        for (facts, state) in states {
+            let labels = [&*facts.namespace, &*facts.persistentvolumeclaim];
+            let sum = sums.entry(self.cap.values(&labels)).or_default();
+            sum.0 = sum.0.max(state.exposed_ns);
+            sum.1 = sum.1.saturating_add(state.exposed_files);
+            sum.2 = sum.2.saturating_add(state.exposed_bytes);
+            let mode = MODES.iter().position(|mode| *mode == state.journal);
+            sum.3[mode.unwrap_or(MODES.len() - 1)] += 1;
+        }
+        // A volume that is gone has no exposure.
+        self.exposed_seconds.reset();
+        self.exposed_files.reset();
+        self.exposed_bytes.reset();
+        self.journal.reset();
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        for (labels, (age, files, bytes, modes)) in sums {
+            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+            let seconds = age as f64 / 1e9;
+            self.exposed_seconds.with_label_values(&labels).set(seconds);
+            let set = |family: &IntGaugeVec, value| {
+                family.with_label_values(&labels).set(number(value));
+            };
+            set(&self.exposed_files, files);
+            set(&self.exposed_bytes, bytes);
+            for (mode, count) in MODES.iter().zip(modes) {
+                let labels = [labels[0], labels[1], mode];
+                self.journal.with_label_values(&labels).set(count);
+            }
         }
     }
 

@@ -139,21 +139,39 @@ impl MountWatch {
 
     /// Whether anything was mounted, unmounted or moved since the last call (or `new`).
     pub fn changed(&mut self) -> io::Result<bool> {
-        let mut fds = [PollFd::new(&self.file, PollFlags::PRI | PollFlags::ERR)];
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
+        let [changed, _] = self.poll(None, Some(&now))?;
+        Ok(changed)
+    }
+
+    /// Waits for the next change; false when `end` became readable first.
+    pub fn wait(&mut self, end: BorrowedFd<'_>) -> io::Result<bool> {
+        let [_, ended] = self.poll(Some(end), None)?;
+        Ok(!ended)
+    }
+
+    /// Whether there was a change, and whether `end` is readable.
+    fn poll(
+        &self,
+        end: Option<BorrowedFd<'_>>,
+        timeout: Option<&Timespec>,
+    ) -> io::Result<[bool; 2]> {
+        let table = PollFd::new(&self.file, PollFlags::PRI | PollFlags::ERR);
+        let end = end.map(|end| PollFd::from_borrowed_fd(end, PollFlags::IN));
+        let mut fds: Vec<PollFd<'_>> = [Some(table), end].into_iter().flatten().collect();
         loop {
-            match poll(&mut fds, Some(&now)) {
+            match poll(&mut fds, timeout) {
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
-                Ok(_) => {
-                    let seen = fds[0].revents();
-                    return Ok(seen.intersects(PollFlags::PRI | PollFlags::ERR));
-                }
+                Ok(_) => break,
             }
         }
+        let seen = |at: usize| fds.get(at).map_or(PollFlags::empty(), PollFd::revents);
+        let changed = seen(0).intersects(PollFlags::PRI | PollFlags::ERR);
+        Ok([changed, seen(1).contains(PollFlags::IN)])
     }
 }
 

@@ -4,8 +4,10 @@
 //! includes, what is no directory is kept only where it, or a directory above it, matches one;
 //! excludes win over includes.
 
+use holdfast_format::path::RelPath;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use std::ffi::OsStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -24,15 +26,27 @@ pub struct RulesError {
 pub struct Rules {
     exclude: Option<Gitignore>,
     include: Option<Gitignore>,
+    fingerprint: u64,
 }
 
 impl Rules {
     /// Rules of these globs.
     pub fn new(exclude: &[String], include: &[String]) -> Result<Self, RulesError> {
+        let mut hasher = DefaultHasher::new();
+        (exclude, include).hash(&mut hasher);
         Ok(Self {
             exclude: matcher(exclude)?,
             include: matcher(include)?,
+            fingerprint: match exclude.is_empty() && include.is_empty() {
+                true => 0,
+                false => hasher.finish(),
+            },
         })
+    }
+
+    /// A number that other rules do not have; of this process only.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
     }
 
     /// Whether nothing is ever left out.
@@ -54,6 +68,23 @@ impl Rules {
                 .is_ignore(),
             _ => true,
         }
+    }
+}
+
+impl Rules {
+    /// Whether a path is kept, with all directories above it.
+    pub fn keeps_with_parents(&self, path: &RelPath, is_directory: bool) -> bool {
+        if self.is_empty() || path.is_root() {
+            return true;
+        }
+        let mut above = path.parent();
+        while let Some(directory) = above.filter(|path| !path.is_root()) {
+            if !self.keeps(directory.as_bytes(), true) {
+                return false;
+            }
+            above = directory.parent();
+        }
+        self.keeps(path.as_bytes(), is_directory)
     }
 }
 

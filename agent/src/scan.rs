@@ -11,110 +11,112 @@
 //! - What a rename hid is told: a directory that changes while it is listed is listed again, and every name
 //!   of any listing is looked at; what was met nowhere all the same, [`Seen`] finds at the end.
 //!
-//! One scanner is used by one thread; what it gives can be used by any.
+//! Helpers list directories further on (`upcoming`) while the caller is busy with those before, and the
+//! caller's own thread does so where it would have to wait; the order of what comes is the same.
+//! When the walk has ended, also early, no helper is left and no descriptor but those that were handed on.
+//!
+//! One scanner is used by one thread; what it gives can be used by any. Where a journal says what may have
+//! changed, [`Targeted`] looks at that and nothing else.
 
+mod either;
+mod failure;
+mod helpers;
 mod item;
+mod list;
 mod seen;
+mod targeted;
+mod targets;
+mod upcoming;
 
-pub use item::{DirBatch, Failed, Found, ScanOptions, ScanStats, Scanned};
+pub use either::Scan;
+pub use item::{
+    BeforeListing, Child, Children, DirBatch, Failed, Found, ScanOptions, ScanStats, Scanned,
+};
 pub use seen::Seen;
+pub use targeted::Targeted;
+pub use targets::{Known, Targets};
 
-use crate::beneath::{Dir, Errno, Root};
-use crate::error::ItemProblem;
+use crate::beneath::{Dir, Root};
 use crate::rules::Rules;
-use crate::sort::{Listed, NameSorter, Scratch, SortedNames};
-use crate::spool::{Pending, Spool};
-use crate::stat::{Stat, kind_of};
+use crate::sort::{Names, SortedNames};
+use crate::spool::Pending;
+use failure::{aborted, problem};
+use helpers::{Helpers, Job};
 use holdfast_format::entry::Kind;
-use holdfast_format::path::{MAX_PATH_BYTES, RelPath, check_name};
-use rustix::fs::FileType;
+use holdfast_format::path::RelPath;
+use list::{Completed, Context, Lister, Long, Looked, Outcome, Task, Turn};
+use std::collections::VecDeque;
 use std::io;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
+use upcoming::{Next, Upcoming};
 
-/// Buffer for one getdents call.
-const LIST_BUFFER_BYTES: usize = 64 * 1024;
-/// Directories above the present one that are kept open; the others are opened again when needed.
-const OPEN_LEVELS: usize = 16;
-/// Listings of a directory that changed meanwhile, before their names are taken as they are.
-const LISTINGS: usize = 3;
-/// How often a long listing looks whether it is cancelled.
-const CANCEL_EVERY: usize = 4096;
+/// Batches of a long directory that are looked at ahead, for each helper.
+const BATCHES_EACH: usize = 2;
 
 /// A walk in progress.
 #[derive(Debug)]
 pub struct Scanner {
-    root: Arc<Root>,
-    rules: Rules,
-    options: ScanOptions,
+    context: Arc<Context>,
+    lister: Lister,
+    helpers: Option<Helpers>,
     state: State,
-    levels: Vec<Level>,
-    /// Path of the deepest level; one for all, or a deep tree of long paths would fill the memory.
-    here: RelPath,
-    spool: Spool,
-    scratch: Scratch,
-    buffer: Vec<MaybeUninit<u8>>,
+    upcoming: Upcoming,
     stats: ScanStats,
 }
 
 #[derive(Debug)]
 enum State {
+    /// The root, and then everything in it.
     Start,
-    /// The root's children are next.
-    Top(Arc<Dir>),
-    Listing(Box<Listing>),
-    Descend,
+    /// This directory.
+    From(RelPath),
+    Walk,
+    /// A directory whose names are looked at in several batches.
+    Long(Box<LongWalk>),
     Done,
 }
 
-/// A directory whose children are being emitted.
 #[derive(Debug)]
-struct Listing {
-    path: RelPath,
+struct LongWalk {
+    path: Arc<RelPath>,
     dir: Arc<Dir>,
     names: SortedNames,
+    /// Batches on their way, in order.
+    jobs: VecDeque<Arc<Job>>,
     subdirectories: Pending,
-}
-
-/// A directory whose subdirectories are being entered.
-#[derive(Debug)]
-struct Level {
-    /// `None` when it was closed to bound the number of descriptors.
-    dir: Option<Arc<Dir>>,
-    subdirectories: Pending,
-}
-
-/// Why a listing ended.
-enum ListError {
-    Errno(Errno),
-    Spill(io::Error),
-    Mount,
-    Cancelled,
-}
-
-impl From<Errno> for ListError {
-    fn from(errno: Errno) -> Self {
-        Self::Errno(errno)
-    }
 }
 
 impl Scanner {
-    /// A walk of everything below `root` that the rules keep.
+    /// A walk of everything below `root` that the rules keep, the root itself first.
     pub fn new(root: Arc<Root>, rules: Rules, options: ScanOptions) -> Self {
         options
             .seen
             .begin(root.clone(), rules.clone(), options.began_ns);
-        Self {
-            root,
+        Self::at(State::Start, root, rules, options)
+    }
+
+    /// A walk of what lies below a directory: its children first, not itself. What renames hide from it
+    /// is not told.
+    pub fn below(path: RelPath, root: Arc<Root>, rules: Rules, options: ScanOptions) -> Self {
+        Self::at(State::From(path), root, rules, options)
+    }
+
+    fn at(state: State, root: Arc<Root>, rules: Rules, options: ScanOptions) -> Self {
+        let context = Arc::new(Context {
+            temporary: options.temporary_directory.clone().into(),
+            root: root.clone(),
             rules,
-            state: State::Start,
-            levels: Vec::new(),
-            here: RelPath::root(),
-            spool: Spool::new(options.temporary_directory.clone()),
-            scratch: Scratch::default(),
-            buffer: vec![MaybeUninit::uninit(); LIST_BUFFER_BYTES],
-            stats: ScanStats::default(),
             options,
+        });
+        let options = &context.options;
+        let helpers = options.helpers;
+        Self {
+            upcoming: Upcoming::new(root, options.temporary_directory.clone()),
+            lister: Lister::new(context.clone()),
+            helpers: (helpers > 0).then(|| Helpers::new(context.clone(), helpers)),
+            state,
+            stats: ScanStats::default(),
+            context,
         }
     }
 
@@ -125,38 +127,63 @@ impl Scanner {
 
     fn step(&mut self) -> Option<Scanned> {
         loop {
-            if self.options.cancel.is_cancelled() {
+            if self.context.options.cancel.is_cancelled() {
                 self.state = State::Done;
             }
-            match std::mem::replace(&mut self.state, State::Done) {
+            if let Some(helpers) = &mut self.helpers
+                && matches!(self.state, State::Walk)
+            {
+                self.upcoming.look_ahead(helpers);
+            }
+            let scanned = match std::mem::replace(&mut self.state, State::Walk) {
+                State::Start => Some(self.begin()),
+                State::From(path) => {
+                    let parent = None;
+                    let task = Task::Directory { parent, path };
+                    let outcome = self.lister.run(task, Turn::Now);
+                    self.hand_on(outcome, None)
+                }
+                State::Walk => match self.upcoming.next() {
+                    Ok(Next::End) => {
+                        self.state = State::Done;
+                        None
+                    }
+                    Ok(Next::Task(task)) => {
+                        let outcome = self.lister.run(task, Turn::Now);
+                        self.hand_on(outcome, None)
+                    }
+                    Ok(Next::Ready(ready)) => {
+                        let (outcome, rest) = ready.into_parts();
+                        self.hand_on(outcome, rest)
+                    }
+                    Ok(Next::Job(job)) => {
+                        if let Some(helpers) = &self.helpers {
+                            helpers.hasten(&job, &mut self.lister);
+                        }
+                        None
+                    }
+                    Err(source) => Some(self.abort("keep a large directory's names", source)),
+                },
+                State::Long(long) => self.batch(long),
                 State::Done => {
-                    self.levels.clear();
+                    self.end();
                     return None;
                 }
-                State::Start => return Some(self.begin()),
-                State::Top(dir) => {
-                    if let Some(failed) = self.enter(RelPath::root(), Ok(dir)) {
-                        return Some(failed);
-                    }
-                }
-                State::Listing(listing) => return Some(self.batch(listing)),
-                State::Descend => {
-                    if let Some(scanned) = self.descend() {
-                        return Some(scanned);
-                    }
-                }
+            };
+            if scanned.is_some() {
+                return scanned;
             }
         }
     }
 
     fn begin(&mut self) -> Scanned {
-        let opened = self
-            .root
+        let root = &self.context.root;
+        let opened = root
             .top()
             .and_then(|dir| dir.stat_self().map(|stat| (Arc::new(dir), stat)));
         match opened {
             Ok((dir, stat)) => {
-                self.state = State::Top(dir.clone());
+                self.state = State::From(RelPath::root());
                 self.stats.entries_count += 1;
                 let found = Found {
                     name: Vec::new(),
@@ -166,302 +193,187 @@ impl Scanner {
                 };
                 Scanned::Root { dir, found }
             }
-            Err(errno) => Scanned::ListingFailed {
-                path: RelPath::root(),
-                problem: problem("open the root", errno),
-            },
-        }
-    }
-
-    /// Opens the next subdirectory of the deepest level, or leaves that level.
-    fn descend(&mut self) -> Option<Scanned> {
-        let Some(level) = self.levels.last_mut() else {
-            self.state = State::Done;
-            return None;
-        };
-        let name = match self.spool.pop(&mut level.subdirectories) {
-            Err(source) => return Some(aborted("read the names of a large directory", source)),
-            Ok(None) => {
-                if let Some(level) = self.levels.pop() {
-                    self.spool.discard(level.subdirectories);
-                    self.here = self.here.parent().unwrap_or(RelPath::root());
+            Err(errno) => {
+                self.state = State::Done;
+                Scanned::ListingFailed {
+                    path: RelPath::root(),
+                    problem: problem("open the root", errno),
                 }
-                self.state = State::Descend;
-                return None;
             }
-            Ok(Some(name)) => name,
-        };
-        // Its length was checked when it was found.
-        let Ok(path) = self.here.join(&name) else {
-            self.state = State::Descend;
-            return None;
-        };
-        let opened = match &level.dir {
-            Some(dir) => Ok(dir.clone()),
-            None => self.root.dir(&self.here).map(Arc::new),
-        };
-        let opened = opened.and_then(|dir| {
-            level.dir = Some(dir.clone());
-            dir.open_dir(&name)
-        });
-        if level.subdirectories.is_empty() {
-            level.dir = None;
         }
-        self.enter(path, opened.map(Arc::new))
     }
 
-    /// Lists a directory; on success its batches are next.
-    fn enter(&mut self, path: RelPath, opened: Result<Arc<Dir>, Errno>) -> Option<Scanned> {
-        self.state = State::Descend;
-        let listed = match opened {
-            Ok(dir) => self.list(&path, &dir).map(|names| (dir, names)),
-            Err(errno) => Err(ListError::Errno(errno)),
-        };
-        let problem = match listed {
-            Ok((dir, names)) => {
-                self.stats.directories_count += 1;
-                self.state = State::Listing(Box::new(Listing {
+    /// Emits what came of a directory, in its turn.
+    fn hand_on(&mut self, outcome: Outcome, rest: Option<u64>) -> Option<Scanned> {
+        match outcome {
+            Outcome::Directory { path, dir, looked } => {
+                let Looked {
+                    entries,
+                    failed,
+                    subdirectories,
+                    stats,
+                } = looked;
+                self.stats.add(&stats);
+                let entered = self.upcoming.entered(&path, &dir, subdirectories, rest);
+                if let Err(source) = entered {
+                    return Some(self.abort("keep a large directory's names", source));
+                }
+                Some(Scanned::Batch(DirBatch {
                     path,
                     dir,
-                    names,
-                    subdirectories: self.spool.begin(),
-                }));
-                return None;
+                    entries,
+                    failed,
+                    absent: Vec::new(),
+                    whole: true,
+                    last: true,
+                }))
             }
-            Err(ListError::Cancelled) => {
-                self.state = State::Done;
-                return None;
-            }
-            // It was removed since it was found. That its path is absent is proven by this very
-            // answer, so it is a directory without children, and no problem.
-            Err(ListError::Errno(Errno::NOENT)) if !path.is_root() => {
+            Outcome::Long(long) => self.enter_long(*long),
+            Outcome::Vanished(path) => {
                 self.stats.vanished_count += 1;
-                self.options.seen.directory_vanished();
-                return match self.root.top() {
-                    Ok(top) => Some(Scanned::Batch(DirBatch {
+                Some(match self.context.root.top() {
+                    Ok(top) => Scanned::Batch(DirBatch {
                         path,
                         dir: Arc::new(top),
-                        entries: Vec::new(),
+                        entries: Children::default(),
                         failed: Vec::new(),
+                        absent: Vec::new(),
+                        whole: true,
                         last: true,
-                    })),
-                    Err(errno) => Some(Scanned::ListingFailed {
+                    }),
+                    Err(errno) => Scanned::ListingFailed {
                         path,
                         problem: problem("open the root", errno),
-                    }),
-                };
+                    },
+                })
             }
-            Err(ListError::Errno(errno)) => problem("list the directory", errno),
-            Err(ListError::Spill(error)) => {
-                let mut problem = ItemProblem::from_io("sort a large directory on disk", &error);
-                problem.reason = "SpillFailed";
-                problem
+            Outcome::Failed(path, problem) => Some(Scanned::ListingFailed { path, problem }),
+            Outcome::Aborted(what, source) => Some(self.abort(what, source)),
+            Outcome::Cancelled if self.context.options.cancel.is_cancelled() => {
+                self.state = State::Done;
+                None
             }
-            Err(ListError::Mount) => ItemProblem::new(
-                "MountChanged",
-                "the directory is no longer on the volume's mount",
-            ),
+            // Whatever is missed must not look like the end of the tree.
+            Outcome::Cancelled | Outcome::Names(_) => {
+                Some(self.abort("walk the volume", io::Error::other("a step was left out")))
+            }
+        }
+    }
+
+    fn enter_long(&mut self, long: Long) -> Option<Scanned> {
+        let Completed {
+            path,
+            dir,
+            names,
+            stats,
+        } = match self.lister.complete(long) {
+            Ok(completed) => completed,
+            Err(outcome) => return self.hand_on(*outcome, None),
         };
-        self.options.seen.entered(&path);
-        Some(Scanned::ListingFailed { path, problem })
+        self.stats.add(&stats);
+        self.state = State::Long(Box::new(LongWalk {
+            path: Arc::new(path),
+            dir,
+            names,
+            jobs: VecDeque::new(),
+            subdirectories: self.upcoming.spool().begin(),
+        }));
+        None
     }
 
-    /// All names of a directory, from a complete listing. If it changes meanwhile, those of every listing:
-    /// a rename during one may hide a file that was there all the time.
-    fn list(&mut self, path: &RelPath, dir: &Dir) -> Result<SortedNames, ListError> {
-        let mut before = dir.stat_self()?;
-        let began_ns = before.ctime_ns;
-        let scratch = std::mem::take(&mut self.scratch);
-        let budget = self.options.sort_budget_bytes;
-        let mut sorter = NameSorter::new(&self.options.temporary_directory, budget, scratch);
-        let cancel = &self.options.cancel;
-        let mut count = 0;
-        let mut attempt = 1;
-        loop {
-            let listed = dir.list(&mut self.buffer, |name, file_type, ino| {
-                count += 1;
-                if count % CANCEL_EVERY == 0 && cancel.is_cancelled() {
-                    return Err(ListError::Cancelled);
-                }
-                sorter
-                    .push(name.to_bytes(), file_type, ino)
-                    .map_err(ListError::Spill)
-            });
-            let checked = listed.and_then(|()| {
-                let after = dir.stat_self()?;
-                if after.mnt_id == self.root.stat().mnt_id {
-                    Ok(after)
-                } else {
-                    Err(ListError::Mount)
-                }
-            });
-            let after = match checked {
-                Ok(after) => after,
-                Err(error) => {
-                    self.scratch = sorter.into_scratch();
-                    return Err(error);
-                }
-            };
-            let quiet = before.ctime_ns == after.ctime_ns && before.mtime_ns == after.mtime_ns;
-            if quiet || attempt == LISTINGS || sorter.spilled() {
-                self.options.seen.listed(path, began_ns, after.ctime_ns);
-                self.stats.spilled_count += u64::from(sorter.spilled());
-                return sorter.finish().map_err(ListError::Spill);
+    /// The next batch of a long directory.
+    fn batch(&mut self, mut long: Box<LongWalk>) -> Option<Scanned> {
+        let most = self.context.options.batch_entries.max(1);
+        let take = |long: &mut LongWalk| {
+            let mut names = Names::default();
+            long.names.take(most, &mut names).map(|()| Task::Names {
+                dir: long.dir.clone(),
+                path: long.path.clone(),
+                names,
+            })
+        };
+        let ahead = self.helpers.as_ref().map_or(0, Helpers::count) * BATCHES_EACH;
+        let mut jobs = Vec::new();
+        while long.jobs.len() < ahead && !long.names.is_done() {
+            match take(&mut long) {
+                Ok(task) => jobs.push(Job::new(task)),
+                Err(source) => return Some(self.abort("read a large directory's names", source)),
             }
-            before = after;
-            attempt += 1;
+            long.jobs.extend(jobs.last().cloned());
+        }
+        let outcome = match (long.jobs.front(), &mut self.helpers) {
+            (Some(job), Some(helpers)) => {
+                helpers.push(jobs);
+                self.upcoming.look_ahead(helpers);
+                match job.take() {
+                    Some(outcome) => {
+                        long.jobs.pop_front();
+                        outcome
+                    }
+                    None => {
+                        helpers.hasten(job, &mut self.lister);
+                        self.state = State::Long(long);
+                        return None;
+                    }
+                }
+            }
+            _ => match take(&mut long) {
+                Ok(task) => self.lister.run(task, Turn::Now),
+                Err(source) => return Some(self.abort("read a large directory's names", source)),
+            },
+        };
+        let Outcome::Names(looked) = outcome else {
+            return self.hand_on(outcome, None);
+        };
+        match self.batch_of(long, looked) {
+            Ok(batch) => Some(Scanned::Batch(batch)),
+            Err(source) => Some(self.abort("keep a large directory's names", source)),
         }
     }
 
-    /// The next batch of a directory.
-    fn batch(&mut self, mut listing: Box<Listing>) -> Scanned {
-        let mut names: Vec<Listed> = Vec::with_capacity(self.options.batch_entries.min(64));
-        let prefix_bytes = listing.path.as_bytes().len() + 1;
-        let mut full = listing.path.as_bytes().to_vec();
-        full.push(b'/');
-        let mut failed = Vec::new();
-        while names.len() + failed.len() < self.options.batch_entries.max(1) {
-            let listed = match listing.names.next() {
-                Ok(Some(listed)) => listed,
-                Ok(None) => break,
-                Err(source) => return aborted("read a large directory's names", source),
-            };
-            if check_name(&listed.name).is_err() {
-                // A filesystem that lists such a name cannot be asked about it.
-                self.options.seen.refused(listed.ino);
-                failed.push(Failed {
-                    problem: ItemProblem::new("NameRefused", "the name is not possible"),
-                    name: listed.name,
-                });
-                continue;
-            }
-            if prefix_bytes + listed.name.len() > MAX_PATH_BYTES {
-                self.options.seen.refused(listed.ino);
-                failed.push(Failed {
-                    problem: ItemProblem::new("PathTooLong", "the path is above 32768 bytes"),
-                    name: listed.name,
-                });
-                continue;
-            }
-            let known = listed.file_type != FileType::Unknown;
-            if known && !self.keeps(&mut full, prefix_bytes, &listed.name, listed.file_type) {
-                continue;
-            }
-            names.push(listed);
-        }
-        let mut entries = Vec::with_capacity(names.len());
-        let stats = self.stat_all(&listing.dir, &names);
-        for (listed, stat) in names.into_iter().zip(stats) {
-            let stat = match stat {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => {
-                    self.stats.vanished_count += 1;
-                    self.options.seen.vanished();
-                    continue;
-                }
-                Err(errno) => {
-                    self.options.seen.refused(listed.ino);
-                    failed.push(Failed {
-                        name: listed.name,
-                        problem: problem("stat", errno),
-                    });
-                    continue;
-                }
-            };
-            if listed.file_type == FileType::Unknown {
-                let file_type = match stat.kind {
-                    Kind::Directory => FileType::Directory,
-                    _ => FileType::RegularFile,
-                };
-                if !self.keeps(&mut full, prefix_bytes, &listed.name, file_type) {
-                    continue;
-                }
-            }
-            let boundary = stat.mount_root || stat.mnt_id != self.root.stat().mnt_id;
-            self.stats.boundary_count += u64::from(boundary);
-            if stat.kind == Kind::Directory && !boundary {
-                let pushed = self.spool.push(&mut listing.subdirectories, &listed.name);
-                if let Err(source) = pushed {
-                    return aborted("keep a large directory's names", source);
-                }
-            }
-            entries.push(Found {
-                name: listed.name,
-                kind: stat.kind,
-                stat,
-                boundary,
-            });
-        }
-        self.options.seen.met(&entries);
-        failed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        self.stats.entries_count += entries.len() as u64;
-        let last = listing.names.is_done();
-        let batch = DirBatch {
-            path: listing.path.clone(),
-            dir: listing.dir.clone(),
+    fn batch_of(&mut self, mut long: Box<LongWalk>, looked: Looked) -> io::Result<DirBatch> {
+        let Looked {
             entries,
             failed,
+            mut subdirectories,
+            stats,
+        } = looked;
+        self.stats.add(&stats);
+        let spool = self.upcoming.spool();
+        while let Some(name) = spool.pop(&mut subdirectories)? {
+            spool.push(&mut long.subdirectories, &name)?;
+        }
+        let last = long.jobs.is_empty() && long.names.is_done();
+        let batch = DirBatch {
+            path: (*long.path).clone(),
+            dir: long.dir.clone(),
+            entries,
+            failed,
+            absent: Vec::new(),
+            whole: true,
             last,
         };
-        if let Err(source) = self.leave(listing, last) {
-            return aborted("keep a large directory's names", source);
+        if last {
+            let mut names = long.subdirectories;
+            spool.complete(&mut names)?;
+            self.upcoming.entered_long(&long.path, &long.dir, names);
+            self.state = State::Walk;
+        } else {
+            self.state = State::Long(long);
         }
-        Scanned::Batch(batch)
+        Ok(batch)
     }
 
-    /// Goes on with the listing, or with its subdirectories when it is at its end.
-    fn leave(&mut self, mut listing: Box<Listing>, last: bool) -> io::Result<()> {
-        if !last {
-            self.state = State::Listing(listing);
-            return Ok(());
-        }
-        self.scratch = listing.names.into_scratch();
-        self.spool.complete(&mut listing.subdirectories)?;
-        self.here = listing.path;
-        self.levels.push(Level {
-            dir: Some(listing.dir),
-            subdirectories: listing.subdirectories,
-        });
-        if let Some(far) = self.levels.len().checked_sub(OPEN_LEVELS + 1) {
-            self.levels[far].dir = None;
-        }
-        self.state = State::Descend;
-        Ok(())
+    fn abort(&mut self, what: &'static str, source: io::Error) -> Scanned {
+        self.state = State::Done;
+        aborted(what, source)
     }
 
-    fn keeps(
-        &mut self,
-        full: &mut Vec<u8>,
-        prefix_bytes: usize,
-        name: &[u8],
-        file_type: FileType,
-    ) -> bool {
-        if self.rules.is_empty() {
-            return true;
-        }
-        full.truncate(prefix_bytes);
-        full.extend_from_slice(name);
-        let directory = kind_of(file_type) == Kind::Directory;
-        // The root's children have no slash before them.
-        let path = full.strip_prefix(b"/").unwrap_or(full);
-        let kept = self.rules.keeps(path, directory);
-        self.stats.excluded_count += u64::from(!kept);
-        kept
-    }
-
-    /// Metadata of all names, asked for in the order of the disk.
-    fn stat_all(&self, dir: &Dir, names: &[Listed]) -> Vec<Result<Stat, Errno>> {
-        let mut order: Vec<(u64, usize)> = names
-            .iter()
-            .enumerate()
-            .map(|(at, listed)| (listed.ino, at))
-            .collect();
-        order.sort_unstable();
-        let mut stats = vec![Err(Errno::NOENT); names.len()];
-        for (_, at) in order {
-            stats[at] = dir.stat(&names[at].name);
-        }
-        stats
+    /// Lets go of everything, and waits until the helpers have.
+    fn end(&mut self) {
+        self.state = State::Done;
+        self.upcoming.clear();
+        self.helpers = None;
     }
 }
 
@@ -472,18 +384,6 @@ impl Iterator for Scanner {
     fn next(&mut self) -> Option<Scanned> {
         self.step()
     }
-}
-
-fn problem(attempted: &str, errno: Errno) -> ItemProblem {
-    let mut problem = ItemProblem::from_io(attempted, &errno.into());
-    if matches!(errno, Errno::NOTDIR | Errno::LOOP | Errno::XDEV) {
-        problem.reason = "ReplacedDuringScan";
-    }
-    problem
-}
-
-fn aborted(what: &'static str, source: io::Error) -> Scanned {
-    Scanned::Aborted { what, source }
 }
 
 #[cfg(test)]

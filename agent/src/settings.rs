@@ -35,6 +35,20 @@ pub struct ServeSettings {
     pub discover_every: Duration,
     /// How long ended jobs may take to stop and report.
     pub drain: Duration,
+    /// How changes are learnt of.
+    pub journal: JournalSource,
+}
+
+/// How an agent learns of changes between runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum JournalSource {
+    /// The best that the kernel offers: fanotify, else inotify.
+    #[default]
+    Auto,
+    /// inotify only.
+    Inotify,
+    /// Not at all: every run walks its volume.
+    Off,
 }
 
 impl ServeSettings {
@@ -48,6 +62,7 @@ impl ServeSettings {
             restore_below: Vec::new(),
             discover_every: Duration::from_secs(30),
             drain: Duration::from_secs(8),
+            journal: JournalSource::Auto,
         }
     }
 }
@@ -105,6 +120,7 @@ impl AgentSettings {
             .map(PathBuf::from)
             .collect();
         serve.discover_every = span(settings, "volumes.discover_every", serve.discover_every);
+        serve.journal = settings.get("journal.source", JournalSource::Auto);
         let read = Self {
             coordinator: settings.required("coordinator.url").unwrap_or_default(),
             tls: tls(settings),
@@ -231,6 +247,28 @@ impl fmt::Display for Level {
             Priority::Normal => "normal",
             Priority::Low => "low",
             Priority::Idle => "idle",
+        })
+    }
+}
+
+impl FromStr for JournalSource {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "inotify" => Ok(Self::Inotify),
+            "off" => Ok(Self::Off),
+            _ => Err("must be auto, inotify or off"),
+        }
+    }
+}
+
+impl fmt::Display for JournalSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Inotify => "inotify",
+            Self::Off => "off",
         })
     }
 }

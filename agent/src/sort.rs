@@ -10,19 +10,27 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// A run's record on disk: length, file type, inode number, then the name.
 const HEAD_BYTES: usize = 1 + 1 + 8;
 const RECORD_BYTES: usize = HEAD_BYTES + 255;
 
 /// What a listing says about a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listed {
-    pub(crate) name: Vec<u8>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listed<'n> {
+    pub(crate) name: &'n [u8],
     /// A hint: `Unknown` on filesystems that do not say.
     pub(crate) file_type: FileType,
     /// A hint, to stat in the order of the disk.
     pub(crate) ino: u64,
+}
+
+/// Names packed into one piece of memory, which is used again from one directory to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    arena: Vec<u8>,
+    slots: Vec<Slot>,
 }
 
 /// One name in memory: its place in the arena, with its first bytes for quick comparison.
@@ -37,71 +45,61 @@ struct Slot {
 
 /// Takes names in any order.
 #[derive(Debug)]
-pub(crate) struct NameSorter<'d> {
-    directory: &'d Path,
+pub(crate) struct NameSorter {
+    directory: Arc<Path>,
     budget_bytes: usize,
-    arena: Vec<u8>,
-    slots: Vec<Slot>,
+    names: Names,
     runs: Vec<Run>,
     file: Option<File>,
     end: u64,
-}
-
-/// Memory of a sorter, to be used again.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    arena: Vec<u8>,
-    slots: Vec<Slot>,
 }
 
 /// Gives them back sorted.
 #[derive(Debug)]
 pub(crate) enum SortedNames {
     /// All names were within the budget.
-    Memory { scratch: Scratch, position: usize },
+    Memory { names: Names, position: usize },
     /// They were not.
     Merge(Merge),
 }
 
-impl<'d> NameSorter<'d> {
-    /// A sorter that spills into `directory` above `budget_bytes`.
-    pub(crate) fn new(directory: &'d Path, budget_bytes: usize, scratch: Scratch) -> Self {
-        let Scratch {
-            mut arena,
-            mut slots,
-        } = scratch;
-        arena.clear();
-        slots.clear();
-        Self {
-            directory,
-            budget_bytes,
-            arena,
-            slots,
-            runs: Vec::new(),
-            file: None,
-            end: 0,
-        }
+impl Names {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
     }
 
-    /// Whether names went to disk.
-    pub(crate) fn spilled(&self) -> bool {
-        !self.runs.is_empty()
+    pub(crate) fn clear(&mut self) {
+        self.arena.clear();
+        self.slots.clear();
+    }
+
+    /// The name at a place below `len`.
+    pub(crate) fn get(&self, at: usize) -> Listed<'_> {
+        self.listed(&self.slots[at])
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = Listed<'_>> {
+        self.slots.iter().map(|slot| self.listed(slot))
+    }
+
+    fn listed(&self, slot: &Slot) -> Listed<'_> {
+        Listed {
+            name: name_of(&self.arena, slot),
+            file_type: byte_type(slot.file_type),
+            ino: slot.ino,
+        }
     }
 
     /// Adds a name of at most 255 bytes.
-    pub(crate) fn push(&mut self, name: &[u8], file_type: FileType, ino: u64) -> io::Result<()> {
+    fn push(&mut self, name: &[u8], file_type: u8, ino: u64) -> io::Result<()> {
         let length = u8::try_from(name.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let used = self.arena.len() + self.slots.len() * size_of::<Slot>();
-        if used + name.len() + size_of::<Slot>() > self.budget_bytes && !self.slots.is_empty() {
-            self.spill()?;
-        }
         self.slots.push(Slot {
             prefix: prefix(name),
             ino,
-            // The budget keeps the arena far below 4 GiB.
+            // The sorter's budget keeps the arena far below 4 GiB.
             start: self.arena.len() as u32,
             length,
-            file_type: type_byte(file_type),
+            file_type,
         });
         self.arena.extend_from_slice(name);
         Ok(())
@@ -117,19 +115,56 @@ impl<'d> NameSorter<'d> {
         self.slots
             .dedup_by(|a, b| a.prefix == b.prefix && name_of(arena, a) == name_of(arena, b));
     }
+}
+
+impl NameSorter {
+    /// A sorter that spills into `directory` above `budget_bytes`; `scratch` is memory to be used again.
+    pub(crate) fn new(directory: Arc<Path>, budget_bytes: usize, scratch: Names) -> Self {
+        let mut names = scratch;
+        names.clear();
+        Self {
+            directory,
+            budget_bytes,
+            names,
+            runs: Vec::new(),
+            file: None,
+            end: 0,
+        }
+    }
+
+    /// Whether names went to disk.
+    pub(crate) fn spilled(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
+    /// Names in memory, those that were added twice included.
+    pub(crate) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Adds a name of at most 255 bytes.
+    pub(crate) fn push(&mut self, name: &[u8], file_type: FileType, ino: u64) -> io::Result<()> {
+        let names = &self.names;
+        let used = names.arena.len() + names.slots.len() * size_of::<Slot>();
+        if used + name.len() + size_of::<Slot>() > self.budget_bytes && !names.slots.is_empty() {
+            self.spill()?;
+        }
+        self.names.push(name, type_byte(file_type), ino)
+    }
 
     fn spill(&mut self) -> io::Result<()> {
-        self.sort();
+        self.names.sort();
         if self.file.is_none() {
-            self.file = Some(temporary::file_in(self.directory)?);
+            self.file = Some(temporary::file_in(&self.directory)?);
         }
         let start = self.end;
         let mut block = Vec::with_capacity(64 * 1024 + RECORD_BYTES);
-        for (at, slot) in self.slots.iter().enumerate() {
+        let Names { arena, slots } = &self.names;
+        for (at, slot) in slots.iter().enumerate() {
             block.extend_from_slice(&[slot.length, slot.file_type]);
             block.extend_from_slice(&slot.ino.to_le_bytes());
-            block.extend_from_slice(name_of(&self.arena, slot));
-            if block.len() >= 64 * 1024 || at + 1 == self.slots.len() {
+            block.extend_from_slice(name_of(arena, slot));
+            if block.len() >= 64 * 1024 || at + 1 == slots.len() {
                 if let Some(file) = &self.file {
                     file.write_all_at(&block, self.end)?;
                 }
@@ -138,74 +173,59 @@ impl<'d> NameSorter<'d> {
             }
         }
         self.runs.push(Run::new(start, self.end));
-        self.arena.clear();
-        self.slots.clear();
+        self.names.clear();
         Ok(())
     }
 
     /// All names, in order.
     pub(crate) fn finish(mut self) -> io::Result<SortedNames> {
         if self.runs.is_empty() {
-            self.sort();
-            let scratch = Scratch {
-                arena: self.arena,
-                slots: self.slots,
-            };
-            return Ok(SortedNames::Memory {
-                scratch,
-                position: 0,
-            });
+            let names = self.finish_in_memory();
+            return Ok(SortedNames::Memory { names, position: 0 });
         }
-        if !self.slots.is_empty() {
+        if self.names.len() > 0 {
             self.spill()?;
         }
         // The sort's memory goes before the merge's comes.
-        drop((self.arena, self.slots));
+        drop(self.names);
         let file = self.file.ok_or(io::ErrorKind::NotFound)?;
         Merge::new(file, self.runs, self.budget_bytes).map(SortedNames::Merge)
     }
 
+    /// All names in memory, in order: those of a sorter that has not spilled.
+    pub(crate) fn finish_in_memory(mut self) -> Names {
+        self.names.sort();
+        self.names
+    }
+
     /// Its memory, when the listing failed.
-    pub(crate) fn into_scratch(self) -> Scratch {
-        Scratch {
-            arena: self.arena,
-            slots: self.slots,
-        }
+    pub(crate) fn into_scratch(self) -> Names {
+        self.names
     }
 }
 
 impl SortedNames {
-    /// The next name.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Listed>> {
+    /// The next names, `most` at a time, in place of what `out` holds.
+    pub(crate) fn take(&mut self, most: usize, out: &mut Names) -> io::Result<()> {
+        out.clear();
         match self {
-            Self::Merge(merge) => merge.next(),
-            Self::Memory { scratch, position } => {
-                let Some(slot) = scratch.slots.get(*position) else {
-                    return Ok(None);
-                };
-                *position += 1;
-                Ok(Some(Listed {
-                    name: name_of(&scratch.arena, slot).to_vec(),
-                    file_type: byte_type(slot.file_type),
-                    ino: slot.ino,
-                }))
+            Self::Merge(merge) => while out.len() < most && merge.next(out)? {},
+            Self::Memory { names, position } => {
+                let end = names.slots.len().min(*position + most);
+                for slot in &names.slots[*position..end] {
+                    out.push(name_of(&names.arena, slot), slot.file_type, slot.ino)?;
+                }
+                *position = end;
             }
         }
+        Ok(())
     }
 
     /// Whether every name was given.
     pub(crate) fn is_done(&self) -> bool {
         match self {
-            Self::Memory { scratch, position } => *position == scratch.slots.len(),
+            Self::Memory { names, position } => *position == names.slots.len(),
             Self::Merge(merge) => merge.heap.is_empty(),
-        }
-    }
-
-    /// Its memory, to be used again.
-    pub(crate) fn into_scratch(self) -> Scratch {
-        match self {
-            Self::Memory { scratch, .. } => scratch,
-            Self::Merge(_) => Scratch::default(),
         }
     }
 }
@@ -295,18 +315,16 @@ impl Merge {
         Ok(merge)
     }
 
-    fn next(&mut self) -> io::Result<Option<Listed>> {
+    /// Adds the next name to `out`; false at the end.
+    fn next(&mut self, out: &mut Names) -> io::Result<bool> {
         let Some(top) = self.heap.first() else {
-            return Ok(None);
+            return Ok(false);
         };
         let run = &self.runs[*top];
-        let listed = Listed {
-            name: run.name.clone(),
-            file_type: byte_type(run.file_type),
-            ino: run.ino,
-        };
+        out.push(&run.name, run.file_type, run.ino)?;
+        let given = out.get(out.len() - 1).name;
         while let Some(top) = self.heap.first().copied() {
-            if self.runs[top].name != listed.name {
+            if self.runs[top].name != given {
                 break;
             }
             if !self.runs[top].advance(&self.file, self.buffer_bytes)? {
@@ -314,7 +332,7 @@ impl Merge {
             }
             self.sift_down(0);
         }
-        Ok(Some(listed))
+        Ok(true)
     }
 
     fn order(&self, a: usize, b: usize) -> Ordering {
@@ -383,105 +401,4 @@ fn byte_type(byte: u8) -> FileType {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    fn sorted(budget_bytes: usize, names: &[(Vec<u8>, u64)]) -> (bool, Vec<Listed>) {
-        let directory = std::env::temp_dir();
-        let mut sorter = NameSorter::new(&directory, budget_bytes, Scratch::default());
-        for (name, ino) in names {
-            sorter.push(name, FileType::Directory, *ino).unwrap();
-        }
-        let spilled = sorter.spilled();
-        let mut sorted = sorter.finish().unwrap();
-        let mut out = Vec::new();
-        loop {
-            let done = sorted.is_done();
-            match sorted.next().unwrap() {
-                Some(listed) => out.push(listed),
-                None => {
-                    assert!(done);
-                    return (spilled, out);
-                }
-            }
-            assert!(!done);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn equals_a_sorted_map_with_and_without_spilling(
-            names in proptest::collection::vec(("[a-c\\x01]{1,12}", any::<u64>()), 0..300),
-            budget in 64usize..4000,
-        ) {
-            let names: Vec<_> = names.into_iter().map(|(n, i)| (n.into_bytes(), i)).collect();
-            let model: BTreeMap<_, _> = names.iter().cloned().collect();
-            for budget in [budget, 1 << 20] {
-                let (_, found) = sorted(budget, &names);
-                let found: Vec<_> = found.into_iter().map(|l| l.name).collect();
-                prop_assert_eq!(&found, &model.keys().cloned().collect::<Vec<_>>());
-            }
-        }
-    }
-
-    #[test]
-    fn hints_survive_a_spill() {
-        let names: Vec<_> = (0..20_000u64)
-            .map(|n| {
-                (
-                    format!("{:0w$}", n * 7919 % 20_000, w = 5 + (n % 250) as usize).into_bytes(),
-                    n,
-                )
-            })
-            .collect();
-        let inos: BTreeMap<_, _> = names.iter().cloned().collect();
-        let (spilled, found) = sorted(100_000, &names);
-        assert!(spilled);
-        assert_eq!(found.len(), inos.len());
-        for (found, (name, ino)) in found.iter().zip(inos) {
-            assert_eq!((&found.name, found.ino), (&name, ino));
-            assert_eq!(found.file_type, FileType::Directory);
-        }
-    }
-
-    /// Bytes that a sorter, or a merge of what it wrote, has taken from the allocator.
-    fn taken(arena: &Vec<u8>, slots: &Vec<Slot>) -> usize {
-        arena.capacity() + slots.capacity() * size_of::<Slot>()
-    }
-
-    #[test]
-    fn five_million_names_take_a_bounded_memory() {
-        const NAMES: u64 = 5_000_000;
-        const BUDGET: usize = 1 << 20;
-        // Coprime to the number: every name once, in no order.
-        let name = |n: u64| format!("an-entry-with-a-name-of-some-length-{:07}", n % NAMES);
-        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
-        let mut sorter = NameSorter::new(directory.path(), BUDGET, Scratch::default());
-        let mut most = 0;
-        for n in 0..NAMES {
-            let n = n * 2_236_067;
-            sorter
-                .push(name(n).as_bytes(), FileType::RegularFile, n)
-                .unwrap();
-            most = most.max(taken(&sorter.arena, &sorter.slots));
-        }
-        // A vector grows by doubling.
-        assert!(most <= 2 * BUDGET, "{most} bytes to sort");
-        let mut sorted = sorter.finish().unwrap();
-        for n in 0..NAMES {
-            let found = sorted.next().unwrap().unwrap();
-            assert_eq!(found.name, name(n).as_bytes());
-            if n % 500_000 == 0
-                && let SortedNames::Merge(merge) = &sorted
-            {
-                let of = |run: &Run| run.buffer.capacity() + run.name.capacity() + size_of::<Run>();
-                let runs: usize = merge.runs.iter().map(of).sum();
-                assert!(runs <= 2 * BUDGET, "{runs} bytes to merge");
-            }
-        }
-        assert!(sorted.next().unwrap().is_none());
-        assert!(matches!(sorted, SortedNames::Merge(_)));
-    }
-}
+mod tests;

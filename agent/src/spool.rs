@@ -70,6 +70,18 @@ impl Spool {
         Ok(())
     }
 
+    /// Takes charge of a list that was gathered elsewhere; it is the one begun last, and complete.
+    pub(crate) fn adopt(&mut self, list: &mut Pending) -> io::Result<()> {
+        list.memory.drain(..list.position);
+        list.position = 0;
+        (list.disk, list.start) = (self.end..self.end, self.end);
+        self.in_memory += list.memory.len();
+        if list.memory.len() >= self.list_bytes || self.in_memory >= TOTAL_BYTES {
+            self.spill(list)?;
+        }
+        Ok(())
+    }
+
     /// Ends the list begun last.
     pub(crate) fn complete(&mut self, list: &mut Pending) -> io::Result<()> {
         if list.disk.is_empty() {
@@ -94,8 +106,8 @@ impl Spool {
         Ok(())
     }
 
-    /// The next name of the list on top of the stack.
-    pub(crate) fn pop(&mut self, list: &mut Pending) -> io::Result<Option<Vec<u8>>> {
+    /// The next name of a list.
+    pub(crate) fn pop(&self, list: &mut Pending) -> io::Result<Option<Vec<u8>>> {
         if !list.disk.is_empty() {
             let mut record = [0; RECORD_BYTES];
             let left = list.disk.end - list.disk.start;
@@ -124,6 +136,12 @@ impl Spool {
 }
 
 impl Pending {
+    /// Adds a name of 1 to 255 bytes to a list that the spool has not adopted yet.
+    pub(crate) fn gather(&mut self, name: &[u8]) {
+        self.memory.push(name.len() as u8);
+        self.memory.extend_from_slice(name);
+    }
+
     /// Whether every name was read.
     pub(crate) fn is_empty(&self) -> bool {
         self.disk.is_empty() && self.position == self.memory.len()
@@ -142,15 +160,24 @@ mod tests {
         let name = |level: usize, n: usize| format!("{level}-{n:0width$}", width = 1 + n % 200);
         let mut levels = Vec::new();
         for level in 0..20 {
-            let mut list = spool.begin();
             let count = if level % 3 == 0 { 3 } else { 500 };
-            for n in 0..count {
-                spool.push(&mut list, name(level, n).as_bytes()).unwrap();
-            }
-            spool.complete(&mut list).unwrap();
+            let names = (0..count).map(|n| name(level, n).into_bytes());
             // One is read before the next level begins, as a walk does.
-            let first = spool.pop(&mut list).unwrap().unwrap();
-            assert_eq!(first, name(level, 0).as_bytes());
+            let list = if level % 2 == 0 {
+                let mut list = spool.begin();
+                names.for_each(|name| spool.push(&mut list, &name).unwrap());
+                spool.complete(&mut list).unwrap();
+                let first = spool.pop(&mut list).unwrap().unwrap();
+                assert_eq!(first, name(level, 0).as_bytes());
+                list
+            } else {
+                let mut list = Pending::default();
+                names.for_each(|name| list.gather(&name));
+                let first = spool.pop(&mut list).unwrap().unwrap();
+                assert_eq!(first, name(level, 0).as_bytes());
+                spool.adopt(&mut list).unwrap();
+                list
+            };
             levels.push((level, count, list));
         }
         assert!(spool.end > 100_000);

@@ -1,7 +1,8 @@
 //! What `statx` says about one inode: only the fields that Holdfast needs, as plain numbers.
 
+use crate::faults::{self, Fault};
 use holdfast_format::entry::Kind;
-use holdfast_format::stamp::StatKey;
+use holdfast_format::stamp::{Host, Stamp, StatKey, Verdict, unchanged};
 use rustix::fs::{FileType, Statx, StatxFlags, makedev};
 
 /// The fields asked for. Birth time and mount id come for nothing beside the rest.
@@ -103,6 +104,26 @@ impl From<&Statx> for Stat {
             mount_root: statx.stx_attributes.bits() & ATTR_MOUNT_ROOT != 0,
         }
     }
+}
+
+/// Whether a path need not be read: the rule of `holdfast_format::stamp`, for what was found now.
+pub(crate) fn is_unchanged(stamp: Option<&Stamp>, found: &Stat, host: Host) -> bool {
+    let mut found = found.key();
+    let mut stamp = stamp.copied();
+    if let Some(stamp) = &mut stamp {
+        stamp.racy &= !faults::on(Fault::NoRacyRule);
+        if faults::on(Fault::IgnoreCtime) {
+            found.ctime_ns = stamp.stat.ctime_ns;
+        }
+        let newer = found.mtime_ns > stamp.stat.mtime_ns || found.ctime_ns > stamp.stat.ctime_ns;
+        if faults::on(Fault::NewerOnly) && !newer {
+            found = StatKey {
+                size: found.size,
+                ..stamp.stat
+            };
+        }
+    }
+    unchanged(stamp.as_ref(), &found, host) == Verdict::Unchanged
 }
 
 /// The bits of a mode that tell the kind.

@@ -1,7 +1,12 @@
 //! What can be typed, and what it means. No decision is made here.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use holdfast_runtime::settings::Span;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// Agents tell of changes every few seconds.
+pub const MIN_AGE: Duration = Duration::from_secs(5);
 
 /// Back up what containers keep, and bring it back.
 #[derive(Parser, Debug)]
@@ -119,6 +124,8 @@ pub enum Command {
     Restore(Restore),
     /// Remove a snapshot
     Forget(Forget),
+    /// Take a suspicious snapshot as it is, so that older ones may be forgotten again
+    Acknowledge(Acknowledge),
     /// List jobs, or follow or cancel one
     Jobs(Jobs),
     /// What the coordinator is and holds
@@ -154,6 +161,9 @@ pub struct Up {
     /// Unix socket to listen on
     #[arg(long, value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// Back volumes up by themselves, before a change is older than this (suffixes s, m, h)
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    pub continuous: Option<Duration>,
 }
 
 #[derive(Args, Debug)]
@@ -270,6 +280,12 @@ pub struct Forget {
 }
 
 #[derive(Args, Debug)]
+pub struct Acknowledge {
+    /// SNAPSHOT
+    pub snapshot: String,
+}
+
+#[derive(Args, Debug)]
 pub struct Jobs {
     /// Follow this job until it has ended
     #[arg(long, value_name = "JOB", conflicts_with = "cancel")]
@@ -295,6 +311,17 @@ pub enum Key {
     },
     /// List the ways to the key
     List,
+}
+
+/// `5m` → how old the oldest change may become that is in no snapshot.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    let age = text
+        .parse::<Span>()
+        .map_err(|rule| format!("{text:?} {rule}"))?;
+    if age.0 < MIN_AGE {
+        return Err(format!("{text:?} must be at least {}", Span(MIN_AGE)));
+    }
+    Ok(age.0)
 }
 
 /// `10M` → bytes.
@@ -324,6 +351,14 @@ mod tests {
     #[test]
     fn definitions_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ages_are_parsed() {
+        assert_eq!(parse_age("5m"), Ok(Duration::from_secs(300)));
+        for bad in ["", "5", "1s", "-5m"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

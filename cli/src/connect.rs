@@ -17,7 +17,9 @@ use holdfast_coordinator::repo::reconcile::{ObjectProblem, Step, reconcile_to_re
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
 use holdfast_coordinator::settings::{Agents, host_name};
 pub use holdfast_coordinator::transport;
-use holdfast_coordinator::{Coordinator, CoordinatorSettings, Error};
+use holdfast_coordinator::{
+    ContinuousRule, Coordinator, CoordinatorSettings, Error, VolumePattern,
+};
 use holdfast_format::id::{CatalogId, RepositoryId};
 use holdfast_format::keys::Kek;
 use holdfast_format::repository::RepositoryConfig;
@@ -25,6 +27,7 @@ use holdfast_runtime::clock::{Clock, SystemClock};
 use hyper_util::rt::TokioIo;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -69,12 +72,22 @@ impl Connected {
 
 /// Opens what the options name.
 pub async fn open(global: &Global, access: Access) -> Outcome<Connected> {
+    open_with(global, access, None).await
+}
+
+/// The same; an embedded coordinator backs up the volumes it is told of by itself, before a change is older
+/// than this.
+pub async fn open_with(
+    global: &Global,
+    access: Access,
+    continuous: Option<Duration>,
+) -> Outcome<Connected> {
     match (&global.coordinator, &global.repo) {
         (Some(_), Some(_)) => Err(Failure::usage(
             "both --repo and --coordinator are given (or set in the environment): choose one",
         )),
         (Some(url), None) => remote(url).await,
-        (None, Some(url)) => embedded(global, url, access).await,
+        (None, Some(url)) => embedded(global, url, access, continuous).await,
         (None, None) => match default_socket() {
             Some(socket) if socket.exists() => remote(&format!("unix:{}", socket.display())).await,
             _ => Err(Failure::usage(
@@ -97,7 +110,12 @@ async fn remote(url: &str) -> Outcome<Connected> {
     })
 }
 
-async fn embedded(global: &Global, url: &str, access: Access) -> Outcome<Connected> {
+async fn embedded(
+    global: &Global,
+    url: &str,
+    access: Access,
+    continuous: Option<Duration>,
+) -> Outcome<Connected> {
     let repository = match open_repository(global, url).await {
         Err(failure)
             if failure.exit == Exit::NoRepository && access == Access::Create && is_local(url) =>
@@ -108,7 +126,7 @@ async fn embedded(global: &Global, url: &str, access: Access) -> Outcome<Connect
     };
     let state = state_of(global, repository.id());
     private_dir(&state)?;
-    let coordinator = open_coordinator(global, repository, &state, access).await?;
+    let coordinator = open_coordinator(global, repository, &state, access, continuous).await?;
     let channel = in_process(&coordinator).await?;
     Ok(Connected {
         channel,
@@ -122,11 +140,14 @@ async fn open_coordinator(
     repository: Repository,
     state: &Path,
     access: Access,
+    continuous: Option<Duration>,
 ) -> Outcome<Arc<Coordinator>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut settings = CoordinatorSettings::new(state.to_path_buf());
     settings.take_over = global.take_over;
     settings.agents = Agents::InProcess;
+    let rule = |age| ContinuousRule::new(VolumePattern::any(), age);
+    settings.continuous = continuous.map(rule).into_iter().collect();
     let damage = match catch_up(&repository, state, clock.now_ns(), access).await {
         Err(CatchUp::Missing) => rebuild_catalog(global, &repository, state, access).await?,
         Err(CatchUp::Failed(failure)) => return Err(failure),
@@ -184,6 +205,12 @@ async fn catch_up(
     let catalog = match Catalog::open(state, &repository.id(), mode).await {
         Err(CatalogError::Missing { .. }) => return Err(CatchUp::Missing),
         Err(CatalogError::InUse { .. }) => return Ok(Vec::new()),
+        // Of an earlier version: whoever opens it for writing brings it up.
+        Err(CatalogError::Schema { found, known, .. })
+            if mode == Mode::ReadOnly && found < known =>
+        {
+            return Ok(Vec::new());
+        }
         opened => opened.map_err(|e| failed(e.into()))?,
     };
     let mut damage = Vec::new();

@@ -88,8 +88,8 @@ pub fn exit_of(reason: &str) -> Exit {
         "NotAllowed" => Exit::NotAllowed,
         "DamageFound" | "PackDamaged" | "PackMissing" | "ChunkMissing" | "FrameDamaged"
         | "ObjectDamaged" => Exit::Damage,
-        "VolumeNameTaken" | "VolumeBusy" | "SnapshotPinned" | "Refused" | "TargetNotEmpty"
-        | "TargetBusy" => Exit::Refused,
+        "VolumeNameTaken" | "VolumeBusy" | "SnapshotPinned" | "NotSuspicious" | "Refused"
+        | "TargetNotEmpty" | "TargetBusy" => Exit::Refused,
         "InvalidStoreUrl" => Exit::Usage,
         "Cancelled" => Exit::Interrupted,
         _ => Exit::Failed,

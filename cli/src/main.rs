@@ -13,6 +13,7 @@ mod progress;
 mod reach;
 mod selector;
 mod signals;
+mod suspicion;
 mod tar;
 
 use clap::error::ErrorKind;

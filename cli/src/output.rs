@@ -178,6 +178,11 @@ pub fn snapshot(info: &v1::SnapshotInfo) -> Value {
         "problems": info.problems,
         "first_problems": info.first_problems.iter().map(problem).collect::<Vec<_>>(),
         "stats": stats(&info.stats.unwrap_or_default()),
+        "score": info.signals.as_ref().map(|_| info.score),
+        "reasons": info.reasons,
+        "suspicious": info.suspicious,
+        "acknowledged": info.acknowledged.as_ref().map(|a| json!({"at": time(a.time_ns), "by": a.actor})),
+        "signals": info.signals.as_ref().map(signals),
     })
 }
 
@@ -200,6 +205,30 @@ pub fn stats(s: &v1::Stats) -> Value {
         "new_chunks": s.new_chunks, "new_chunk_bytes": s.new_chunk_bytes, "stored_bytes": s.stored_bytes,
         "reread_unchanged_bytes": s.reread_unchanged_bytes, "problems": s.problems, "wire_bytes": s.wire_bytes,
     })
+}
+
+/// How a snapshot differs from the one before, as a document.
+fn signals(s: &v1::Signals) -> Value {
+    json!({
+        "mode": s.mode, "walk_reason": s.reason,
+        "added_files": s.added_files, "removed_files": s.removed_files, "rewritten_files": s.rewritten_files,
+        "renamed_files": s.renamed_files, "parent_files": s.parent_files, "parent_bytes": s.parent_bytes,
+        "removed_bytes": s.removed_bytes, "rewritten_plain_bytes": s.rewritten_plain_bytes,
+        "rewritten_packed_bytes": s.rewritten_packed_bytes, "parent_entries": s.parent_entries,
+        "entries": s.entries, "removed_entries": s.removed_entries,
+        "baseline_plain_bytes": s.baseline_plain_bytes, "baseline_packed_bytes": s.baseline_packed_bytes,
+    })
+}
+
+/// An age for people: `95s`, `12m`, `3h`, `4d`.
+pub fn age(ns: u64) -> String {
+    let seconds = ns.div_ceil(1_000_000_000);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
 }
 
 /// The letter `ls -l` shows for a kind.
@@ -291,6 +320,9 @@ mod tests {
         assert_eq!(bytes(1 << 20), "1.0 MiB");
         assert_eq!(bytes((1 << 30) - 1), "1.0 GiB");
         assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        let ages = [0, 1, 119, 120, 7_199, 7_200, 172_800];
+        let ages = ages.map(|seconds| age(seconds * 1_000_000_000));
+        assert_eq!(ages, ["0s", "1s", "119s", "2m", "119m", "2h", "2d"]);
         assert_eq!(mode(1, 0o4755), "-rwsr-xr-x");
         assert_eq!(mode(2, 0o1777), "drwxrwxrwt");
         assert_eq!(mode(1, 0o2644), "-rw-r-Sr--");

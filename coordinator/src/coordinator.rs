@@ -3,22 +3,20 @@
 //! [`Coordinator::open`] owns the repository until [`Coordinator::shutdown`]: it has claimed it, brought
 //! the catalog up to the store, and settled what a crash left half-way. A reader needs none of it.
 
-use crate::browse::{self, Library, Suspects, not_found};
+use crate::browse::{self, Library, Suspects};
 use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
 use crate::metrics::CoordinatorMetrics;
-use crate::pins;
 use crate::repo::claim::{Waiting, acquire};
 use crate::repo::reconcile::{ObjectProblem, Reconciled, reconcile};
 use crate::repo::sweep::sweep;
-use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl, snapshots};
-use crate::schedule::Hub;
+use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl};
+use crate::schedule::{Hub, TRUSTED, start_continuous};
 use crate::service::{self, Intake};
 use crate::session::{PackPool, PoolParts, Sessions};
 use crate::settings::{Agents, CoordinatorSettings};
-use holdfast_format::id::{SnapshotId, VolumeId};
-use holdfast_format::snapshot::Snapshot;
+use holdfast_format::id::VolumeId;
 use holdfast_format::volume::VolumeFacts;
 use holdfast_format::wire::{SnapshotInfo, id_to_wire};
 use holdfast_proto::v1::{self as proto, StatusReply};
@@ -26,6 +24,7 @@ use holdfast_runtime::clock::Clock;
 use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::shutdown::{self, Cause, Shutdown, Stopper};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::RwLock;
 use tonic::service::Routes;
@@ -119,6 +118,7 @@ impl Coordinator {
             pool,
             clock: clock.clone(),
             settings,
+            made_suspicious: AtomicU64::new(0),
         });
         for reserved in core.catalog.unpublished().await? {
             core.settle(&reserved).await?;
@@ -128,7 +128,12 @@ impl Coordinator {
             core,
             epoch,
         };
-        Ok(Self::new(library, Some(owning), clock, found.problems))
+        let rules = owning.core.settings.continuous.clone();
+        let coordinator = Self::new(library, Some(owning), clock, found.problems);
+        if !rules.is_empty() {
+            start_continuous(&coordinator, rules);
+        }
+        Ok(coordinator)
     }
 
     /// Opens the store and the catalog for reading only: no claim, nothing is written. `damage` is what the
@@ -234,6 +239,13 @@ impl Coordinator {
             .map_or(0, |o| o.core.pool.memory_bytes())
     }
 
+    /// Suspicious snapshots that were committed since the coordinator was opened.
+    pub(crate) fn made_suspicious(&self) -> u64 {
+        self.owning
+            .as_ref()
+            .map_or(0, |o| o.core.made_suspicious.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn hub(&self) -> &Hub {
         &self.hub
     }
@@ -263,6 +275,14 @@ impl Coordinator {
             let count = latest.get(&row.volume).map_or(0, |(count, _)| *count);
             latest.insert(row.volume, (count + 1, info));
         }
+        let suspicious = catalog.suspicious_counts().await?;
+        let mut states: HashMap<String, proto::VolumeState> = HashMap::new();
+        for served in self.hub.served(self.clock.elapsed()) {
+            // The first that serves it is the one that is asked for it.
+            if let Some((state, _)) = served.state {
+                states.entry(served.facts.name).or_insert(state);
+            }
+        }
         let mut listed = self.hub.volumes();
         let mut out = Vec::new();
         for volume in catalog.volumes().await? {
@@ -275,9 +295,16 @@ impl Coordinator {
             message.facts = Some(volume.facts.clone().into());
             message.latest = info.map(Into::into);
             message.snapshots = snapshots.unwrap_or(0);
+            message.suspicious = suspicious.get(&volume.id).copied().unwrap_or(0);
             out.push(message);
         }
         out.extend(listed.into_iter().map(|listed| served(Some(listed))));
+        let now_ns = self.clock.now_ns();
+        for message in &mut out {
+            let name = message.facts.as_ref().map(|facts| &facts.name);
+            message.state = name.and_then(|name| states.remove(name));
+            expose(message, now_ns);
+        }
         Ok(out)
     }
 
@@ -290,30 +317,17 @@ impl Coordinator {
         serving.map_or_else(|| facts.node.clone(), |(node, _)| node)
     }
 
-    /// Removes a snapshot's record, then its row. What a pin or a hold keeps is refused.
-    pub(crate) async fn forget(&self, id: &SnapshotId) -> Result<SnapshotInfo> {
-        let owning = self.owning.as_ref().ok_or_else(read_only)?;
-        let core = &owning.core;
-        let row = core
-            .catalog
-            .snapshot(id)
-            .await?
-            .ok_or_else(|| not_found(id))?;
-        let record = Snapshot::decode(&row.record)?;
-        let now_ns = self.clock.now_ns();
-        for mark in core.catalog.keeping(id).await? {
-            pins::check(id, &mark, now_ns)?;
+    /// What an owner of the repository writes with.
+    pub(crate) fn core(&self) -> Result<&Arc<Core>> {
+        match &self.owning {
+            Some(owning) => Ok(&owning.core),
+            None => Err(read_only()),
         }
-        let claim = core.claim().await?;
-        snapshots::delete(core.repository.store(), &claim, row.volume, *id).await?;
-        drop(claim);
-        core.catalog.forget(id, now_ns).await?;
-        tracing::info!(snapshot = %id, volume = %record.facts.name, "snapshot forgotten");
-        Ok(SnapshotInfo::of(*id, &record))
     }
 
     pub(crate) async fn status(&self) -> Result<StatusReply> {
         let totals = self.library.catalog.totals().await?;
+        let suspicious = self.library.catalog.suspicious_counts().await?;
         let repository = &self.library.repository;
         let owning = self.owning.as_ref();
         Ok(StatusReply {
@@ -330,6 +344,7 @@ impl Coordinator {
             agents: self.hub.agents(),
             claim_epoch: owning.map_or(0, |o| o.epoch),
             started_ns: self.started_ns,
+            suspicious: suspicious.values().sum(),
         })
     }
 }
@@ -391,6 +406,22 @@ fn named(listed: &proto::AgentVolume, name: &str) -> bool {
         .facts
         .as_ref()
         .is_some_and(|facts| facts.name == name)
+}
+
+/// How long the oldest change may have been in no snapshot: as a journal that saw all of them says, else
+/// since the newest snapshot was begun.
+fn expose(message: &mut proto::VolumeInfo, now_ns: i64) {
+    match (&message.state, &message.latest) {
+        (Some(state), _) if state.journal == TRUSTED => message.exposed_ns = state.exposed_ns,
+        (_, Some(latest)) => {
+            let begun = latest.started_ns.min(latest.received_ns);
+            let age = now_ns.saturating_sub(begun).max(1);
+            message.exposed_ns = u64::try_from(age).unwrap_or(1);
+            message.exposed_at_most = true;
+        }
+        // Never backed up: there is no age to tell.
+        (_, None) => message.exposed_at_most = true,
+    }
 }
 
 /// What an agent says of a volume.

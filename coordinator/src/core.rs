@@ -1,21 +1,20 @@
 //! What sessions of a coordinator work with, and the second half of every commit.
 
-use crate::browse::Library;
+use crate::browse::{self, Library};
 use crate::catalog::{Catalog, DomainRow, Reservation, SnapshotRow};
 use crate::error::{Error, Result};
-use crate::repo::Repository;
 use crate::repo::claim::Claim;
+use crate::repo::{Repository, snapshots};
 use crate::session::PackPool;
 use crate::settings::CoordinatorSettings;
 use holdfast_format::claim::ClaimKey;
 use holdfast_format::id::{DomainId, SnapshotId};
 use holdfast_format::names::ObjectName;
-use holdfast_format::seal::ObjectKind;
-use holdfast_format::snapshot::Snapshot;
 use holdfast_format::wire::SnapshotInfo;
 use holdfast_runtime::clock::Clock;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 /// Directory of spilled frames and spools, inside the state directory.
@@ -37,6 +36,8 @@ pub struct Core {
     pub clock: Arc<dyn Clock>,
     /// Numbers.
     pub settings: CoordinatorSettings,
+    /// Suspicious snapshots that were committed here.
+    pub made_suspicious: AtomicU64,
 }
 
 impl Core {
@@ -79,8 +80,7 @@ impl Core {
     pub async fn settle(&self, reserved: &Reservation) -> Result<SnapshotInfo> {
         let name: ObjectName = reserved.object.parse()?;
         let keyring = self.repository.keyring();
-        let plain = keyring.open(&name, ObjectKind::Snapshot, &reserved.record)?;
-        let record = Snapshot::decode(&plain)?;
+        let (_, record) = snapshots::open(keyring, &name, &reserved.record)?;
         let volume = record.volume;
         let stored = reserved.record.clone();
         let stored_bytes = stored.len() as u64;
@@ -92,20 +92,7 @@ impl Core {
         if id != reserved.snapshot {
             return Err(Error::internal("put the record that was reserved"));
         }
-        let row = SnapshotRow {
-            id,
-            volume,
-            sequence: record.sequence,
-            started_ns: record.started_ns,
-            received_ns: record.received_ns,
-            parent: record.parent,
-            root: record.entries_root,
-            problems_root: record.problems_root,
-            run_key: record.run,
-            problem_count: record.problem_count,
-            stored_bytes,
-            record: plain.into(),
-        };
+        let row = SnapshotRow::of(id, &record, stored_bytes)?;
         self.catalog.publish(&row).await?;
         Ok(SnapshotInfo::of(id, &record))
     }
@@ -113,8 +100,8 @@ impl Core {
     /// What the wire tells of a visible snapshot.
     pub async fn snapshot_info(&self, id: &SnapshotId) -> Result<SnapshotInfo> {
         let row = self.catalog.snapshot(id).await?;
-        let row = row.ok_or_else(|| crate::browse::not_found(id))?;
-        Ok(SnapshotInfo::of(*id, &Snapshot::decode(&row.record)?))
+        let row = row.ok_or_else(|| browse::not_found(id))?;
+        browse::info(&row)
     }
 
     /// The dedup domain of a namespace, made when it is new.

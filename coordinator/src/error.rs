@@ -127,6 +127,12 @@ pub enum Error {
         /// When that ends.
         when: String,
     },
+    /// There is nothing to acknowledge.
+    #[error("snapshot {snapshot} is not suspicious: there is nothing to acknowledge")]
+    NotSuspicious {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
     /// More than one snapshot matches.
     #[error("{name} matches {} snapshots", matches.len())]
     SnapshotAmbiguous {
@@ -230,7 +236,7 @@ reasons! {
     StoreUnavailable InvalidStoreUrl PathNotFound CatalogMissing CatalogCorrupt CatalogBehind CatalogBusy
     CatalogFailed StateUnavailable VolumeBusy VolumeNameTaken VolumeNotFound LeaseLost
     UnknownSession UnknownChunkReference WrongChunkLength InvalidChunkId InvalidChange InvalidRequest ChunkGone
-    SnapshotNotFound SnapshotAmbiguous SnapshotPinned JobNotFound AgentMissing ProtocolUnsupported
+    SnapshotNotFound SnapshotAmbiguous SnapshotPinned NotSuspicious JobNotFound AgentMissing ProtocolUnsupported
     MessageTooLarge FrameTooLarge DamageFound NotAllowed Cancelled Internal
 }
 
@@ -306,6 +312,7 @@ impl Error {
             Error::UnknownChunkReference { .. } => Reason::UnknownChunkReference,
             Error::WrongChunkLength { .. } => Reason::WrongChunkLength,
             Error::SnapshotPinned { .. } => Reason::SnapshotPinned,
+            Error::NotSuspicious { .. } => Reason::NotSuspicious,
             Error::InvalidChunkId { .. } => Reason::InvalidChunkId,
             Error::InvalidChange { .. } => Reason::InvalidChange,
             Error::InvalidRequest { .. } => Reason::InvalidRequest,
@@ -352,6 +359,7 @@ impl Error {
             | Reason::UnknownSession
             | Reason::ChunkGone
             | Reason::SnapshotPinned
+            | Reason::NotSuspicious
             | Reason::AgentMissing
             | Reason::ProtocolUnsupported => Kind::Precondition,
             Reason::StoreUnavailable

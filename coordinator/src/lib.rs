@@ -15,6 +15,7 @@ pub mod catalog;
 mod coordinator;
 mod core;
 pub mod error;
+mod interlock;
 mod metrics;
 mod pins;
 pub mod repo;
@@ -27,6 +28,7 @@ pub mod settings;
 
 pub use coordinator::Coordinator;
 pub use error::{Error, Kind, Reason, Result};
+pub use schedule::{ContinuousRule, VolumePattern};
 pub use service::{ERROR_DOMAIN, MAX_MESSAGE_BYTES, status, transport};
 pub use session::PROTOCOL;
 pub use settings::CoordinatorSettings;

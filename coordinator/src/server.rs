@@ -171,6 +171,7 @@ async fn open(
         packs: settings.packs,
         sessions: settings.sessions,
         cache: settings.cache,
+        continuous: settings.continuous.clone(),
     };
     Coordinator::open(settings, repository, clock).await
 }

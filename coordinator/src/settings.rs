@@ -3,6 +3,7 @@
 //! Every default is here. `read` asks the settings for each key once, so that all errors are reported
 //! together; an embedder builds the same structure by hand.
 
+use crate::schedule::{ContinuousRule, VolumePattern};
 use holdfast_runtime::listen::Listen;
 use holdfast_runtime::logging::LogSettings;
 use holdfast_runtime::settings::{ByteCount, Settings, Span};
@@ -37,6 +38,8 @@ pub struct CoordinatorSettings {
     pub sessions: SessionSettings,
     /// Caches for reading.
     pub cache: CacheSettings,
+    /// Volumes that are backed up by how far they are ahead of their newest snapshots.
+    pub continuous: Vec<ContinuousRule>,
 }
 
 /// Where a coordinator's agents run.
@@ -119,6 +122,7 @@ impl CoordinatorSettings {
             packs: PackSettings::default(),
             sessions: SessionSettings::default(),
             cache: CacheSettings::default(),
+            continuous: Vec::new(),
         }
     }
 }
@@ -158,6 +162,8 @@ pub struct ServerSettings {
     pub sessions: SessionSettings,
     /// Caches.
     pub cache: CacheSettings,
+    /// Continuous protection.
+    pub continuous: Vec<ContinuousRule>,
     /// Logs.
     pub log: LogSettings,
     /// How long a stop may take.
@@ -205,6 +211,7 @@ impl ServerSettings {
                 disk_bytes: bytes(settings, "cache.disk", cache.disk_bytes),
                 memory_bytes: bytes(settings, "cache.memory", cache.memory_bytes),
             },
+            continuous: settings.tables("continuous", continuous),
             log: log(settings),
             drain: span(settings, "drain.grace", Duration::from_secs(10)),
         };
@@ -295,6 +302,36 @@ fn tls(settings: &mut Settings) -> Option<ServerTls> {
     }
 }
 
+/// One entry of `continuous`.
+fn continuous(settings: &mut Settings) -> ContinuousRule {
+    let volumes = settings.required("volumes");
+    let max_age = settings.required::<Span>("max_age").map(|span| span.0);
+    // What is missing is an error already; the rule is then not used.
+    let volumes = volumes.unwrap_or_else(VolumePattern::any);
+    let usual = ContinuousRule::new(volumes, max_age.unwrap_or(ContinuousRule::MIN_AGE));
+    let rule = ContinuousRule {
+        max_bytes: settings
+            .optional::<ByteCount>("max_bytes")
+            .map(|bytes| bytes.0),
+        quiet: span(settings, "quiet", usual.quiet),
+        min_interval: span(settings, "min_interval", usual.min_interval),
+        ..usual
+    };
+    if rule.max_age < ContinuousRule::MIN_AGE {
+        settings.refuse("max_age must be at least 5s: agents tell of changes every few seconds");
+    }
+    if rule.max_bytes == Some(0) {
+        settings.refuse("max_bytes must be at least 1; leave it out for no such bound");
+    }
+    if rule.quiet > rule.max_age {
+        settings.refuse("quiet must not be longer than max_age");
+    }
+    if rule.min_interval > rule.max_age {
+        settings.refuse("min_interval must not be longer than max_age");
+    }
+    rule
+}
+
 fn log(settings: &mut Settings) -> LogSettings {
     let defaults = LogSettings::default();
     let filter = settings.get("log.filter", defaults.filter);
@@ -339,6 +376,39 @@ mod tests {
         assert_eq!(settings.http.to_string(), "127.0.0.1:7271");
         assert!(settings.listen.is_local());
         assert_eq!(settings.packs.budget_bytes, 96 << 20);
+    }
+
+    #[test]
+    fn continuous_protection_has_defaults_and_tells_every_mistake() {
+        let url = "repository: {url: /backup}\n";
+        let good = "continuous:\n- {volumes: 'shop/*', max_age: 5m, max_bytes: 1GiB}\n- {volumes: '*', max_age: 30s, quiet: 0, min_interval: 10s}";
+        let rules = read(&format!("{url}{good}")).unwrap().continuous;
+        let seconds = |index: usize| {
+            let rule = &rules[index];
+            [rule.max_age, rule.quiet, rule.min_interval].map(|span| span.as_secs())
+        };
+        assert_eq!(seconds(0), [300, 10, 60]);
+        assert_eq!(seconds(1), [30, 0, 10]);
+        assert_eq!(
+            (rules[0].max_bytes, rules[1].max_bytes),
+            (Some(1 << 30), None)
+        );
+        assert!(rules[0].volumes.matches("shop/db") && !rules[0].volumes.matches("web"));
+        assert!(read(url).unwrap().continuous.is_empty());
+
+        let bad = "continuous:\n- {volumes: '[', max_age: 1s, quiet: 5m}\n- {max_age: soon, min_intervall: 1m}\n- 7";
+        let error = read(&format!("{url}{bad}")).unwrap_err();
+        for part in [
+            "continuous[0]: volumes",
+            "continuous[0]: max_age must be at least",
+            "continuous[0]: quiet must not",
+            "continuous[1]: volumes is missing",
+            "continuous[1]: max_age: \"soon\"",
+            "unknown key min_intervall; did you mean min_interval?",
+            "continuous[2]: must be a mapping",
+        ] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
     }
 
     #[test]

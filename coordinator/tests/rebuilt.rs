@@ -4,27 +4,11 @@
 mod support;
 
 use bytes::Bytes;
-use holdfast_coordinator::catalog::{CATALOG_FILE, Catalog, Mode};
-use holdfast_coordinator::repo::rebuild::rebuild;
-use holdfast_format::id::{CatalogId, RepositoryId};
+use holdfast_coordinator::catalog::{Catalog, Mode};
+use holdfast_format::id::RepositoryId;
 use support::*;
 
 const REPOSITORY: RepositoryId = RepositoryId::from_bytes([1; 16]);
-
-/// The same repository after its catalog was lost.
-async fn lose_the_catalog(bench: Bench) -> Bench {
-    bench.coordinator.shutdown().await.unwrap();
-    let state = bench.dir.path().join("state");
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(state.join(format!("{CATALOG_FILE}{suffix}")));
-    }
-    let repository = repository(bench.dir.path()).await;
-    let id = CatalogId::from_bytes([3; 16]);
-    let (catalog, found) = rebuild(&repository, &state, id, 1, &|_| {}).await.unwrap();
-    assert_eq!(found.problems, []);
-    catalog.close().await.unwrap();
-    Bench::over(bench.dir).await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_volumes_held_is_forgotten_which_costs_uploads_and_nothing_else() {

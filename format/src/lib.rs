@@ -25,6 +25,7 @@ pub mod path;
 pub mod repository;
 pub mod seal;
 pub mod segment;
+pub mod signals;
 pub mod snapshot;
 pub mod stamp;
 pub mod stats;

@@ -49,10 +49,12 @@ pub enum ObjectKind {
     DeletionRecord = 8,
     /// An index segment.
     Segment = 9,
+    /// A snapshot record that carries signals.
+    SignalledSnapshot = 10,
 }
 
 impl ObjectKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::DataPack,
         Self::TreePack,
         Self::MixedPack,
@@ -62,11 +64,17 @@ impl ObjectKind {
         Self::PassphraseSlot,
         Self::DeletionRecord,
         Self::Segment,
+        Self::SignalledSnapshot,
     ];
 
     /// Whether it is a pack of any kind.
     pub fn is_pack(self) -> bool {
         matches!(self, Self::DataPack | Self::TreePack | Self::MixedPack)
+    }
+
+    /// Whether it is a snapshot record of any kind.
+    pub fn is_snapshot(self) -> bool {
+        matches!(self, Self::Snapshot | Self::SignalledSnapshot)
     }
 
     /// For people.
@@ -81,6 +89,7 @@ impl ObjectKind {
             Self::PassphraseSlot => "passphrase slot",
             Self::DeletionRecord => "deletion record",
             Self::Segment => "index segment",
+            Self::SignalledSnapshot => "snapshot record with signals",
         }
     }
 }

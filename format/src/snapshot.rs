@@ -1,6 +1,7 @@
 //! Snapshot records: the small sealed object that makes a volume's tree visible. Written last.
 //!
-//! A record is sealed with a master of its domain generation; its id is BLAKE3 of the stored bytes.
+//! A record is sealed with a master of its domain generation; its id is BLAKE3 of the stored bytes. One that
+//! carries signals is an object of another kind, so that a reader that does not know them refuses it by name.
 
 use crate::codec::{put_problem, read_problem};
 use crate::coding::{Reader, put_bytes, put_varint};
@@ -8,6 +9,8 @@ use crate::entry::Problem;
 use crate::error::FormatError;
 use crate::id::{DomainId, IdempotencyKey, NodeId, SnapshotId, VolumeId};
 use crate::path::{MAX_PATH_BYTES, RelPath};
+use crate::seal::ObjectKind;
+use crate::signals::Signals;
 use crate::stats::Stats;
 use crate::volume::VolumeFacts;
 
@@ -47,6 +50,8 @@ pub struct Snapshot {
     pub problem_count: u64,
     /// The first of them, in key order, at most `MAX_FIRST_PROBLEMS`.
     pub first_problems: Vec<(RelPath, Problem)>,
+    /// How it differs from the snapshot before; `None`: nobody counted it.
+    pub signals: Option<Signals>,
 }
 
 impl Snapshot {
@@ -55,7 +60,22 @@ impl Snapshot {
         SnapshotId::from_bytes(blake3::hash(stored).into())
     }
 
-    /// The plain bytes of the record; sealed by `seal_object` with kind `Snapshot`.
+    /// The kind of object that it is sealed as.
+    pub fn kind(&self) -> ObjectKind {
+        match self.signals {
+            None => ObjectKind::Snapshot,
+            Some(_) => ObjectKind::SignalledSnapshot,
+        }
+    }
+
+    /// Whether it and what is older is kept until somebody has acknowledged it.
+    pub fn is_suspicious(&self) -> bool {
+        self.signals
+            .as_ref()
+            .is_some_and(|signals| signals.suspicious)
+    }
+
+    /// The plain bytes of the record; sealed by `seal_object` with its `kind`.
     pub fn encode(&self) -> Result<Vec<u8>, FormatError> {
         self.check().map_err(|rule| FormatError::Decode {
             what: "snapshot record",
@@ -81,10 +101,14 @@ impl Snapshot {
             put_bytes(&mut out, path.as_bytes());
             put_problem(&mut out, problem)?;
         }
+        if let Some(signals) = &self.signals {
+            signals.encode(&mut out);
+        }
         Ok(out)
     }
 
-    /// The record with these plain bytes.
+    /// The record with these plain bytes, of either kind. Whoever opened an object compares its kind with
+    /// the record's.
     pub fn decode(plain: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::new("snapshot record", plain);
         let mut snapshot = Self {
@@ -102,11 +126,15 @@ impl Snapshot {
             stats: Stats::decode(&mut reader)?,
             problem_count: reader.varint()?,
             first_problems: Vec::new(),
+            signals: None,
         };
         for _ in 0..reader.count("problems of a record", MAX_FIRST_PROBLEMS)? {
             let path = RelPath::new(reader.bytes("path", MAX_PATH_BYTES)?)?;
             let problem = read_problem(&mut reader)?;
             snapshot.first_problems.push((path, problem));
+        }
+        if reader.remaining() > 0 {
+            snapshot.signals = Some(Signals::decode(&mut reader)?);
         }
         if let Err(rule) = snapshot.check() {
             return Err(reader.wrong(rule));
@@ -127,7 +155,7 @@ impl Snapshot {
         if !self.first_problems.windows(2).all(sorted) {
             return Err("the first problems are not in key order");
         }
-        Ok(())
+        self.signals.as_ref().map_or(Ok(()), Signals::check)
     }
 }
 
@@ -178,6 +206,7 @@ pub(crate) fn check_text(text: &str) -> Result<(), FormatError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signals::Anomaly;
 
     fn problem() -> Problem {
         Problem {
@@ -213,6 +242,16 @@ mod tests {
             first_problems: (0..problems.min(100))
                 .map(|i| (path(i), problem()))
                 .collect(),
+            signals: None,
+        }
+    }
+
+    fn signals() -> Signals {
+        Signals {
+            score: 80,
+            reasons: vec![Anomaly::MassDeletion],
+            suspicious: true,
+            ..Signals::default()
         }
     }
 
@@ -230,13 +269,41 @@ mod tests {
     }
 
     #[test]
+    fn signals_follow_the_record_and_make_it_another_kind() {
+        for problems in [0, 2] {
+            let plain = snapshot(problems);
+            let before = plain.encode().unwrap();
+            let signalled = Snapshot {
+                signals: Some(signals()),
+                ..plain.clone()
+            };
+            let bytes = signalled.encode().unwrap();
+            assert!(bytes.starts_with(&before));
+            assert_eq!(Snapshot::decode(&bytes).unwrap(), signalled);
+            assert!(Snapshot::decode(&[&bytes[..], &[0]].concat()).is_err());
+            for length in before.len() + 1..bytes.len() {
+                assert!(Snapshot::decode(&bytes[..length]).is_err(), "{length}");
+            }
+            assert_eq!(plain.kind(), ObjectKind::Snapshot);
+            assert_eq!(signalled.kind(), ObjectKind::SignalledSnapshot);
+            assert!(signalled.is_suspicious() && !plain.is_suspicious());
+        }
+    }
+
+    #[test]
     fn a_record_that_contradicts_itself_is_neither_written_nor_read() {
-        let changes: [fn(&mut Snapshot); 5] = [
+        let changes: [fn(&mut Snapshot); 6] = [
             |snapshot| snapshot.problem_count += 1,
             |snapshot| snapshot.problems_root = None,
             |snapshot| snapshot.first_problems.swap(0, 1),
             |snapshot| snapshot.first_problems[1].0 = snapshot.first_problems[0].0.clone(),
             |snapshot| snapshot.facts.pod = "x".repeat(MAX_FACT_BYTES + 1),
+            |snapshot| {
+                snapshot.signals = Some(Signals {
+                    score: 0,
+                    ..signals()
+                })
+            },
         ];
         for change in changes {
             let mut snapshot = snapshot(2);

@@ -10,6 +10,7 @@ use crate::error::{FormatError, check_limit};
 use crate::frame::{Codec, Frame, FrameItem, MAX_FRAME_ITEMS};
 use crate::id::{ChunkId, NodeId, SessionId, SnapshotId, VolumeId};
 use crate::path::RelPath;
+use crate::signals::Signals;
 use crate::snapshot::{MAX_FACT_BYTES, MAX_FIRST_PROBLEMS, Snapshot};
 use crate::stats::Stats;
 use crate::volume::VolumeFacts;
@@ -18,6 +19,7 @@ use holdfast_proto::v1 as proto;
 
 mod entry;
 mod outgoing;
+mod signals;
 
 pub use entry::{
     ContentChecker, Limits, MAX_WIRE_EXTENTS, Sender, WireChange, WireContent, WirePart,
@@ -26,6 +28,7 @@ pub use entry::{
 pub use outgoing::{
     entry_to_wire, extents_to_wire, listed_to_wire, long_entry_to_wire, more_to_wire, put_to_wire,
 };
+pub use signals::{Acknowledgement, signals_from_wire, signals_to_wire};
 
 /// Most changes of one message.
 pub const MAX_CHANGES: usize = 1000;
@@ -286,6 +289,10 @@ pub struct SnapshotInfo {
     pub first_problems: Vec<(RelPath, Problem)>,
     /// Root of the problems tree.
     pub problems_root: Option<NodeId>,
+    /// How it differs from the snapshot before.
+    pub signals: Option<Signals>,
+    /// Who has taken it as it is, if it is suspicious. No part of the record: a mark says so.
+    pub acknowledged: Option<Acknowledgement>,
 }
 
 impl SnapshotInfo {
@@ -304,6 +311,8 @@ impl SnapshotInfo {
             problems: snapshot.problem_count,
             first_problems: snapshot.first_problems.clone(),
             problems_root: snapshot.problems_root,
+            signals: snapshot.signals.clone(),
+            acknowledged: None,
         }
     }
 }
@@ -328,6 +337,11 @@ impl TryFrom<proto::SnapshotInfo> for SnapshotInfo {
             problems: message.problems,
             first_problems: first.collect::<Result<_, _>>()?,
             problems_root: optional_id_from_wire(&message.problems_root)?,
+            signals: message.signals.map(|counts| {
+                let judged = (message.score, &message.reasons[..], message.suspicious);
+                signals::judged_from_wire(counts, judged)
+            }),
+            acknowledged: message.acknowledged.map(Into::into),
         })
     }
 }
@@ -335,6 +349,8 @@ impl TryFrom<proto::SnapshotInfo> for SnapshotInfo {
 impl From<SnapshotInfo> for proto::SnapshotInfo {
     fn from(info: SnapshotInfo) -> Self {
         let problem = |(path, problem): &(RelPath, Problem)| problem_to_wire(path, problem);
+        let judged = info.signals.as_ref();
+        let reasons = judged.map_or(&[][..], |signals| &signals.reasons);
         Self {
             id: id_to_wire(info.id.as_bytes()),
             volume: id_to_wire(info.volume.as_bytes()),
@@ -352,6 +368,11 @@ impl From<SnapshotInfo> for proto::SnapshotInfo {
             problems_root: info
                 .problems_root
                 .map_or_else(Bytes::new, |id| id_to_wire(id.as_bytes())),
+            score: judged.map_or(0, |signals| u32::from(signals.score)),
+            reasons: reasons.iter().map(|r| r.as_str().to_owned()).collect(),
+            suspicious: judged.is_some_and(|signals| signals.suspicious),
+            signals: judged.map(signals_to_wire),
+            acknowledged: info.acknowledged.map(Into::into),
         }
     }
 }

@@ -360,6 +360,7 @@ fn snapshot() -> Snapshot {
         stats,
         problem_count: 2,
         first_problems: vec![(path("b"), problem.clone()), (path("a/b"), problem)],
+        signals: None,
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Settings {
     asked: BTreeSet<String>,
     errors: Vec<String>,
     effective: Vec<(String, String)>,
+    /// One mapping of a list, which has no variables.
+    is_table: bool,
 }
 
 /// All that is wrong with the settings, one line each.
@@ -118,6 +120,7 @@ impl Settings {
             asked: BTreeSet::new(),
             errors,
             effective: Vec::new(),
+            is_table: false,
         }
     }
 
@@ -154,8 +157,10 @@ impl Settings {
         let before = self.errors.len();
         let value = self.optional(key);
         if value.is_none() && self.errors.len() == before {
-            self.errors
-                .push(format!("{key} is missing (variable {})", variable(key)));
+            self.errors.push(match self.is_table {
+                true => format!("{} is missing", self.place(key)),
+                false => format!("{key} is missing (variable {})", variable(key)),
+            });
         }
         value
     }
@@ -244,9 +249,55 @@ impl Settings {
         }
     }
 
+    /// A list of mappings of the file; it has no variables. `read` is called with each as with a file of its
+    /// own: what is wrong in any of them, and keys that it does not ask for, are errors beside the others.
+    pub fn tables<T>(&mut self, key: &str, mut read: impl FnMut(&mut Settings) -> T) -> Vec<T> {
+        self.asked.insert(key.to_owned());
+        let items = match self.lookup(key).cloned() {
+            None | Some(Value::Null) => return Vec::new(),
+            Some(Value::Sequence(items)) => items,
+            Some(_) => {
+                let place = self.place(key);
+                self.errors.push(format!("{place}: must be a list"));
+                return Vec::new();
+            }
+        };
+        let mut values = Vec::new();
+        for (index, item) in items.into_iter().enumerate() {
+            let origin = self.place(&format!("{key}[{index}]"));
+            if !matches!(item, Value::Mapping(_)) {
+                self.errors.push(format!("{origin}: must be a mapping"));
+                continue;
+            }
+            let mut table = Settings {
+                file: item,
+                origin,
+                variables: BTreeMap::new(),
+                asked: BTreeSet::new(),
+                errors: Vec::new(),
+                effective: Vec::new(),
+                is_table: true,
+            };
+            values.push(read(&mut table));
+            match table.finish() {
+                Ok(Effective(effective)) => self.effective.extend(
+                    effective
+                        .into_iter()
+                        .map(|(name, value)| (format!("{key}[{index}].{name}"), value)),
+                ),
+                Err(SettingsErrors(errors)) => self.errors.extend(errors),
+            }
+        }
+        values
+    }
+
     /// Reports a rule between several values, beside the other errors.
     pub fn refuse(&mut self, message: impl Into<String>) {
-        self.errors.push(message.into());
+        let message = message.into();
+        self.errors.push(match self.is_table {
+            true => format!("{}: {message}", self.origin),
+            false => message,
+        });
     }
 
     /// What the program runs with, or everything that is wrong.

@@ -133,7 +133,7 @@ fn only_connect_sees_agent_and_coordinator() {
 
 #[test]
 fn one_folder_per_seam() {
-    let seams: [(&str, &str, &[&str]); 7] = [
+    let seams: [(&str, &str, &[&str]); 8] = [
         (
             "object_store::",
             "coordinator/src",
@@ -143,6 +143,7 @@ fn one_folder_per_seam() {
         ("tonic::", "coordinator/src/repo", &[]),
         ("tonic::", "coordinator/src/catalog", &[]),
         ("redb::", "agent/src", &["agent/src/index"]),
+        ("use notify::", "agent/src", &["agent/src/volumes/watch"]),
         (
             "tempfile::tempfile",
             "agent/src",

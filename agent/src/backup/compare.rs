@@ -5,15 +5,19 @@
 //! a name that could not be looked at, keeps what the index (and so the parent) has of it.
 
 use super::batcher::Batcher;
+use super::first::First;
 use super::item::{Item, LinkKey, Look, Source, Task, hardlink_of};
 use super::shared::Shared;
 use crate::beneath::Dir;
 use crate::error::{Error, ItemProblem, Result};
 use crate::index::{Cursor, Record, ScratchMap};
-use crate::scan::{DirBatch, Failed, Found, Scanned, Scanner};
+use crate::scan::{Child, Children, DirBatch, Failed, Found, Scan, Scanned};
+use crate::some_paths::SomePaths;
+use crate::stat::{Stat, is_unchanged};
 use holdfast_format::entry::Kind;
 use holdfast_format::path::{RelPath, escape};
-use holdfast_format::stamp::{Host, Verdict, unchanged};
+use holdfast_format::stamp::Host;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -29,6 +33,9 @@ pub struct Compare<'a> {
     cursor: Cursor,
     host: Host,
     reread: HashSet<RelPath>,
+    /// The directories that they lie in, and whether the one that was entered is one.
+    wanted_in: HashSet<RelPath>,
+    wanted_here: bool,
     /// First names seen of inodes with several: `First` coded.
     links: ScratchMap,
     /// Mounts that were directories of the volume before: what the index has below them must go.
@@ -37,6 +44,9 @@ pub struct Compare<'a> {
     /// Of a directory that the index does not have: where its inode was, and what lay there.
     moved: Option<(RelPath, Cursor)>,
     batcher: Batcher<'a>,
+    /// Files that are done, and their bytes, not told yet.
+    done_files: u64,
+    done_bytes: u64,
     compared: Compared,
 }
 
@@ -51,13 +61,8 @@ pub struct Compared {
     pub excluded_count: u64,
     /// Whether anything was carried over without a look at it.
     pub carried_over: bool,
-}
-
-/// What is known of an inode's first name in this run.
-struct First {
-    path: RelPath,
-    unchanged: bool,
-    seen: u32,
+    /// The first names of inodes that have further names elsewhere.
+    pub linked_elsewhere: SomePaths,
 }
 
 impl<'a> Compare<'a> {
@@ -73,23 +78,28 @@ impl<'a> Compare<'a> {
             shared,
             cursor,
             host,
+            wanted_in: reread.iter().filter_map(RelPath::parent).collect(),
+            wanted_here: false,
             reread,
             links: ScratchMap::new(LINKS_BYTES, &shared.temporary),
             covered: BTreeMap::new(),
             entered: None,
             moved: None,
             batcher,
+            done_files: 0,
+            done_bytes: 0,
             compared: Compared::default(),
         }
     }
 
     /// Runs to the end of the walk.
-    pub fn run(mut self, mut scanner: Scanner, volume: &str) -> Result<Compared> {
-        for scanned in &mut scanner {
+    pub fn run(mut self, mut scan: Scan, volume: &str) -> Result<Compared> {
+        for scanned in &mut scan {
             self.shared.stop.check()?;
             match scanned {
                 Scanned::Root { dir, found } => {
                     let old = self.cursor.root()?;
+                    self.shared.progress.directories.add(1);
                     self.present(RelPath::root(), &dir, found, old)?;
                 }
                 Scanned::Batch(batch) => self.batch(batch)?,
@@ -112,11 +122,15 @@ impl<'a> Compare<'a> {
         // A walk that was cancelled ends early, and must not look complete.
         self.shared.stop.check()?;
         self.uncover(None)?;
-        let progress = &self.shared.progress;
-        progress.total_files.set(progress.files.get());
-        progress.total_bytes.set(progress.content_bytes.get());
-        self.compared.excluded_count = scanner.stats().excluded_count;
-        self.compared.boundary_count = scanner.stats().boundary_count;
+        if let Scan::Whole(_) = scan {
+            let progress = &self.shared.progress;
+            progress.total_files.set(progress.files.get());
+            progress.total_bytes.set(progress.content_bytes.get());
+        }
+        self.links_elsewhere()?;
+        let stats = scan.stats();
+        self.compared.excluded_count = stats.excluded_count;
+        self.compared.boundary_count = stats.boundary_count;
         self.batcher.finish()?;
         Ok(self.compared)
     }
@@ -127,6 +141,8 @@ impl<'a> Compare<'a> {
             dir,
             entries,
             failed,
+            absent,
+            whole,
             last,
         } = batch;
         if self.entered.as_ref() != Some(&path) {
@@ -134,32 +150,62 @@ impl<'a> Compare<'a> {
             self.cursor.enter(&path)?;
             self.entered = Some(path.clone());
             self.moved = None;
-            if self.cursor.peek()?.is_none()
+            if whole
+                && self.cursor.peek()?.is_none()
                 && let Ok(stat) = dir.stat_self()
             {
                 self.moved = self.cursor.directory_of(stat.ino)?;
             }
+            self.wanted_here = self.wanted_in.contains(&path);
         }
-        let mut entries = entries.into_iter().peekable();
+        self.count(&entries);
+        let mut entries = entries.iter().peekable();
         let mut failed = failed.into_iter().peekable();
+        let mut absent = absent.into_iter().peekable();
         loop {
-            let take_failed = match (entries.peek(), failed.peek()) {
-                (None, None) => break,
-                (Some(_), None) => false,
-                (None, Some(_)) => true,
-                (Some(found), Some(failed)) => failed.name < found.name,
-            };
-            if take_failed {
-                if let Some(Failed { name, problem }) = failed.next() {
-                    let old = self.reach(&path, &name)?;
-                    self.unknown(&path, &name, problem, old.is_some())?;
+            if failed.peek().is_none() && absent.peek().is_none() {
+                for found in entries {
+                    self.child(&path, &dir, found, whole)?;
                 }
-            } else if let Some(found) = entries.next() {
-                let old = self.reach(&path, &found.name)?;
-                self.present(path.join(&found.name)?, &dir, found, old)?;
+                break;
+            }
+            let names = [
+                entries.peek().map(|found| found.name),
+                failed.peek().map(|failed| failed.name.as_slice()),
+                absent.peek().map(Vec::as_slice),
+            ];
+            let Some(first) = names.iter().flatten().min() else {
+                break;
+            };
+            let which = names.iter().position(|name| name.as_ref() == Some(first));
+            match which {
+                Some(0) => {
+                    let Some(found) = entries.next() else { break };
+                    self.child(&path, &dir, found, whole)?;
+                }
+                Some(1) => {
+                    let Some(Failed { name, problem }) = failed.next() else {
+                        break;
+                    };
+                    let known = self.reach(&path, &name, whole)?;
+                    if known {
+                        self.cursor.pass();
+                    }
+                    self.unknown(&path, &name, problem, known)?;
+                }
+                _ => {
+                    let Some(name) = absent.next() else { break };
+                    if self.reach(&path, &name, whole)? {
+                        self.cursor.pass();
+                        let path = path.join(&name)?;
+                        self.shared.is_absent(path.clone());
+                        self.gone(path)?;
+                    }
+                }
             }
         }
-        if last {
+        self.tell_done();
+        if last && whole {
             while let Some((name, _)) = self.cursor.take()? {
                 self.gone(path.join(&name)?)?;
             }
@@ -167,23 +213,76 @@ impl<'a> Compare<'a> {
         self.batcher.rest()
     }
 
-    /// Passes what the index has before a name, which is gone, and takes what it has of the name.
-    fn reach(&mut self, directory: &RelPath, name: &[u8]) -> Result<Option<Record>> {
+    /// Whether the index has a name; if so, that is next in it. Where the directory was listed, what it has
+    /// before that name is gone.
+    fn reach(&mut self, directory: &RelPath, name: &[u8], whole: bool) -> Result<bool> {
         loop {
-            let Some((known, record)) = self.cursor.peek()? else {
-                return Ok(None);
+            let Some((known, _)) = self.cursor.peek()? else {
+                return Ok(false);
             };
-            if known > name {
-                return Ok(None);
-            }
-            let same = known == name;
-            let path = (!same).then(|| directory.join(known)).transpose()?;
-            self.cursor.pass();
-            match path {
-                None => return Ok(Some(record)),
-                Some(path) => self.gone(path)?,
+            match known.cmp(name) {
+                Ordering::Equal => return Ok(true),
+                Ordering::Greater => return Ok(false),
+                Ordering::Less => {
+                    let path = whole.then(|| directory.join(known)).transpose()?;
+                    self.cursor.pass();
+                    path.map_or(Ok(()), |path| self.gone(path))?;
+                }
             }
         }
+    }
+
+    /// Something is there: mostly as it was, and then that is all.
+    fn child(
+        &mut self,
+        directory: &RelPath,
+        dir: &Arc<Dir>,
+        found: Child<'_>,
+        whole: bool,
+    ) -> Result<()> {
+        let mut old = None;
+        if self.reach(directory, found.name, whole)?
+            && let Some((_, record)) = self.cursor.peek()?
+        {
+            let as_before = !self.wanted_here && record.is_as_before(&found, self.host);
+            old = (!as_before).then_some(*record);
+            self.cursor.pass();
+            if as_before {
+                self.done(found.stat);
+                return Ok(());
+            }
+        }
+        self.present(directory.join(found.name)?, dir, found.to_found(), old)
+    }
+
+    /// Counts what is there.
+    fn count(&self, entries: &Children) {
+        let (files, bytes, directories) = entries.counts();
+        let progress = &self.shared.progress;
+        progress.files.add(files);
+        progress.content_bytes.add(bytes);
+        progress.directories.add(directories);
+        progress
+            .others
+            .add(entries.len() as u64 - files - directories);
+    }
+
+    /// Nothing is to be done about something.
+    fn done(&mut self, stat: &Stat) {
+        if stat.kind == Kind::File {
+            self.done_files += 1;
+            self.done_bytes += stat.size;
+        }
+    }
+
+    fn tell_done(&mut self) {
+        let progress = &self.shared.progress;
+        progress
+            .done_files
+            .add(std::mem::take(&mut self.done_files));
+        progress
+            .done_bytes
+            .add(std::mem::take(&mut self.done_bytes));
     }
 
     fn gone(&mut self, path: RelPath) -> Result<()> {
@@ -218,6 +317,18 @@ impl<'a> Compare<'a> {
         })
     }
 
+    /// Inodes that have more names than were met: a write by one of those is not seen in this volume.
+    fn links_elsewhere(&mut self) -> Result<()> {
+        let found = &mut self.compared.linked_elsewhere;
+        self.links.drain(|_, stored| {
+            let first = First::decode(stored)?;
+            if first.seen < first.names {
+                found.push(first.path);
+            }
+            Ok::<(), Error>(())
+        })
+    }
+
     fn listing_failed(&mut self, path: RelPath, problem: ItemProblem) -> Result<()> {
         self.uncover(Some(&path))?;
         self.cursor.enter(&path)?;
@@ -233,7 +344,7 @@ impl<'a> Compare<'a> {
         })
     }
 
-    /// Something is there.
+    /// Something is there, and more than a glance is needed.
     fn present(
         &mut self,
         path: RelPath,
@@ -241,15 +352,6 @@ impl<'a> Compare<'a> {
         found: Found,
         old: Option<Record>,
     ) -> Result<()> {
-        let progress = &self.shared.progress;
-        match found.kind {
-            Kind::File => {
-                progress.files.add(1);
-                progress.content_bytes.add(found.stat.size);
-            }
-            Kind::Directory => progress.directories.add(1),
-            _ => progress.others.add(1),
-        }
         let same_kind = old.as_ref().is_some_and(|old| old.kind == found.kind);
         if found.boundary {
             if self.compared.boundaries.len() < BOUNDARIES_NAMED {
@@ -269,9 +371,8 @@ impl<'a> Compare<'a> {
             }
         }
         let stamp = old.as_ref().filter(|_| same_kind).and_then(Record::stamp);
-        let verdict = unchanged(stamp.as_ref(), &found.stat.key(), self.host);
         let lost = !self.reread.is_empty() && self.reread.contains(&path);
-        let clean = verdict == Verdict::Unchanged && !lost;
+        let clean = is_unchanged(stamp.as_ref(), &found.stat, self.host) && !lost;
         let linked = found.stat.nlink > 1 && found.kind != Kind::Directory;
         let moved = match found.kind {
             Kind::File if old.is_none() && !linked => self.moved_from(&path, &found)?,
@@ -286,10 +387,7 @@ impl<'a> Compare<'a> {
         if let (true, Some(record)) = (clean, &old)
             && record.hardlink == hardlink_of(hardlink)
         {
-            if found.kind == Kind::File {
-                progress.done_files.add(1);
-                progress.done_bytes.add(found.stat.size);
-            }
+            self.done(&found.stat);
             return Ok(());
         }
         let mut look = Box::new(Look {
@@ -339,7 +437,7 @@ impl<'a> Compare<'a> {
         };
         let stamp = record.stamp();
         let same = record.kind == Kind::File
-            && unchanged(stamp.as_ref(), &found.stat.key(), self.host) == Verdict::Unchanged
+            && is_unchanged(stamp.as_ref(), &found.stat, self.host)
             && !self.reread.contains(path);
         if !same {
             return Ok(None);
@@ -357,6 +455,7 @@ impl<'a> Compare<'a> {
                     path: path.clone(),
                     unchanged: clean,
                     seen: 1,
+                    names: found.stat.nlink,
                 };
                 self.links.insert(key.to_vec(), first.encode())?;
                 return Ok(None);
@@ -377,6 +476,9 @@ impl<'a> Compare<'a> {
 
     /// Removes what the index has below mounts that lie before a directory (or all of them).
     fn uncover(&mut self, before: Option<&RelPath>) -> Result<()> {
+        if self.covered.is_empty() {
+            return Ok(());
+        }
         let before = before.map(RelPath::children_prefix);
         while let Some(next) = self.covered.first_entry() {
             if before.as_ref().is_some_and(|before| next.key() >= before) {
@@ -390,34 +492,5 @@ impl<'a> Compare<'a> {
             }
         }
         Ok(())
-    }
-}
-
-impl First {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(5 + self.path.as_bytes().len());
-        out.push(u8::from(self.unchanged));
-        out.extend_from_slice(&self.seen.to_le_bytes());
-        out.extend_from_slice(self.path.as_bytes());
-        out
-    }
-
-    fn decode(stored: &[u8]) -> Result<Self> {
-        let broken = || Error::Internal("a first name that cannot be decoded".to_owned());
-        let (unchanged, rest) = stored.split_first().ok_or_else(broken)?;
-        let (seen, path) = rest.split_first_chunk::<4>().ok_or_else(broken)?;
-        Ok(Self {
-            path: RelPath::new(path)?,
-            unchanged: *unchanged == 1,
-            seen: u32::from_le_bytes(*seen),
-        })
-    }
-
-    /// What the parent has of the first name, when that is what this name must get: the first name is
-    /// unchanged, and this one is the same inode in the same state.
-    fn record(&self, look: &Look) -> Option<Record> {
-        let old = look.old.as_ref()?;
-        let same = old.stamp().map(|stamp| stamp.stat) == Some(look.found.stat.key());
-        (self.unchanged && same).then_some(*old)
     }
 }

@@ -5,14 +5,14 @@ use super::extents::Extents;
 use crate::beneath::Dir;
 use crate::error::ItemProblem;
 use crate::index::{Record, trust};
-use crate::scan::Found;
-use crate::stat::type_bits;
+use crate::scan::{Child, Found};
+use crate::stat::{is_unchanged, type_bits};
 use bytes::Bytes;
 use holdfast_format::codec::encode_entry;
 use holdfast_format::entry::{Content, Entry, Kind};
 use holdfast_format::frame::Frame;
 use holdfast_format::path::RelPath;
-use holdfast_format::stamp::{Stamp, StatKey};
+use holdfast_format::stamp::{Host, Stamp, StatKey};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -226,6 +226,17 @@ impl Record {
             inconsistent: self.trust & trust::INCONSISTENT != 0,
             settled: self.trust & trust::SETTLED != 0,
         })
+    }
+
+    /// Whether nothing is to be done about something with one name.
+    pub fn is_as_before(&self, found: &Child<'_>, host: Host) -> bool {
+        let stat = found.stat;
+        let one_name = stat.nlink <= 1 || stat.kind == Kind::Directory;
+        !found.boundary
+            && one_name
+            && self.kind == stat.kind
+            && self.hardlink.is_none()
+            && is_unchanged(self.stamp().as_ref(), stat, host)
     }
 
     /// Whether both stand for the same entry.

@@ -11,8 +11,10 @@
 mod ask;
 mod batcher;
 pub(crate) mod budget;
+mod commit;
 mod compare;
 mod extents;
+mod first;
 mod item;
 mod links;
 mod options;
@@ -26,6 +28,7 @@ mod sent;
 mod sequence;
 mod session;
 mod shared;
+mod turn;
 mod worker;
 
 pub use options::{BackupOptions, Retry};
@@ -39,13 +42,12 @@ use crate::index::{self, Cursor, Discarded, Index, IndexError};
 use crate::mount::{Identity, MountWatch};
 use crate::progress::Progress;
 use crate::read::ReadContext;
-use crate::scan::ScanOptions;
-use crate::upload::{self, SessionRef};
+use crate::scan::{ScanOptions, Targets};
+use crate::upload;
 use crate::volumes::VolumeCandidate;
 use budget::Budget;
 use holdfast_format::id::IdempotencyKey;
 use holdfast_format::stamp::Host;
-use holdfast_format::wire::SnapshotInfo;
 use holdfast_proto::v1 as proto;
 use holdfast_runtime::backoff::Backoff;
 use run::Pipeline;
@@ -53,6 +55,7 @@ use session::{Session, Wanted};
 use shared::Shared;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use turn::Work;
 
 /// Makes a snapshot of a volume.
 ///
@@ -203,11 +206,14 @@ impl Run<'_> {
         discarded: Option<Discarded>,
     ) -> Result<RunReport> {
         if session.committed.is_some() {
-            let info = self.commit(&session.reference, 0).await?;
+            let info = self
+                .commit(&session.reference, 0, proto::Signals::default())
+                .await?;
             return Ok(RunReport::committed_before(info, self.progress.view()));
         }
         let (index, cursor, discarded) = self.prepare(&session, index, discarded).await?;
         let root = self.open_root().await?;
+        let stamped = session.parent.filter(|_| discarded.is_none());
         let watch = MountWatch::new().map_err(|source| Error::Io {
             what: "watch the mount table",
             path: "/proc/self/mountinfo".to_owned(),
@@ -217,15 +223,46 @@ impl Run<'_> {
             volume: self.volume.facts.name.to_string(),
             detail: errno.to_string(),
         })?;
+        let stop = Cancel::new();
+        let scan = self.scan_options(&stop);
+        let turn = self.begin_turn(&root, identity, stamped).await;
+        let (index, turn, targets) = self
+            .targets(turn, &session, index, &root, scan.clone())
+            .await?;
+        let walk = match &turn {
+            Some(turn) => turn.reason(),
+            None => Some("NoJournal"),
+        };
+        if let Some(reason) = walk {
+            tracing::debug!(volume = %self.volume.facts.name, reason, "the volume is walked");
+        }
+        let looked_at = targets.as_ref().map(Targets::paths).unwrap_or_default();
+        let work = Work {
+            scan,
+            targets,
+            turn: turn.clone(),
+            stop,
+        };
         let (compared, sequenced, last_seq) =
-            self.pipeline(&session, &index, cursor, &root).await?;
+            self.pipeline(&session, &index, cursor, &root, work).await?;
         self.check_mount(identity, watch).await?;
-        let info = self.commit(&session.reference, last_seq).await?;
+        let totals = sequenced.writer.totals();
+        let before = index.meta().map(|meta| meta.totals).unwrap_or_default();
+        let signals = sequenced.signals(before, walk);
+        self.progress.files.set(totals.files);
+        self.progress.directories.set(totals.directories);
+        self.progress.others.set(totals.others);
+        self.progress.content_bytes.set(totals.content_bytes);
+        // Whatever was not looked at is known not to have changed.
+        self.progress.total_files.set(totals.files);
+        self.progress.total_bytes.set(totals.content_bytes);
+        self.progress.done_files.set(totals.files);
+        self.progress.done_bytes.set(totals.content_bytes);
+        let info = self.commit(&session.reference, last_seq, signals).await?;
         let view = self.progress.view();
         let snapshot = info.id;
         let mut meta = session.meta(snapshot, &self.options.boot_id, &self.options.node);
-        meta.files = view.files;
-        meta.content_bytes = view.content_bytes;
+        meta.totals = totals;
         let carried_over = compared.carried_over || sequenced.carried_over;
         if let (true, Some(old)) = (carried_over, index.meta()) {
             // Stamps that were not looked at are of the boot they were taken in.
@@ -233,10 +270,23 @@ impl Run<'_> {
             meta.node.clone_from(&old.node);
         }
         let mut index = index;
-        let moved = blocking(move || Ok(index.advance(sequenced.writer, meta)?)).await;
-        if let Err(error) = moved {
+        let moved = blocking(move || {
+            index.advance(sequenced.writer, meta)?;
+            // Nobody else begins before the journal knows.
+            Ok(index)
+        })
+        .await;
+        match (moved, turn) {
+            (Ok(_held), Some(turn)) => {
+                let mut again = sequenced.again;
+                again.elsewhere = compared.linked_elsewhere.clone();
+                self.end_turn(turn, snapshot, again, looked_at).await?;
+            }
+            (Ok(_), None) => {}
             // The snapshot stands; the next run finds the index behind and builds it again.
-            tracing::warn!(%error, volume = %self.volume.facts.name, "the index could not be moved forward");
+            (Err(error), _) => {
+                tracing::warn!(%error, volume = %self.volume.facts.name, "the index could not be moved forward");
+            }
         }
         let told = Some(session.parent_damage).filter(|told| !told.is_empty());
         let parent_damage = self.parent_damage.clone().or(told);
@@ -246,6 +296,7 @@ impl Run<'_> {
             compared,
             discarded,
             parent_damage,
+            walk,
         ))
     }
 
@@ -284,8 +335,8 @@ impl Run<'_> {
             }
         };
         if let Some(meta) = index.meta() {
-            self.progress.total_files.set(meta.files);
-            self.progress.total_bytes.set(meta.content_bytes);
+            self.progress.total_files.set(meta.totals.files);
+            self.progress.total_bytes.set(meta.totals.content_bytes);
         }
         let (index, cursor) = blocking(move || {
             let cursor = index.cursor()?;
@@ -293,6 +344,17 @@ impl Run<'_> {
         })
         .await?;
         Ok((index, cursor, reason))
+    }
+
+    fn scan_options(&self, stop: &Cancel) -> ScanOptions {
+        ScanOptions {
+            temporary_directory: self.options.temporary_directory.clone(),
+            cancel: stop.clone(),
+            began_ns: self.started_ns,
+            helpers: self.options.processors() - 1,
+            priority: self.options.priority,
+            ..ScanOptions::default()
+        }
     }
 
     async fn open_root(&self) -> Result<Arc<Root>> {
@@ -313,9 +375,10 @@ impl Run<'_> {
         index: &Index,
         cursor: Cursor,
         root: &Arc<Root>,
+        work: Work,
     ) -> Result<(compare::Compared, sequence::Sequenced, u64)> {
         let options = self.options;
-        let stop = Cancel::new();
+        let stop = work.stop;
         let (asker, parts) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(
             session.ids.clone(),
@@ -348,12 +411,12 @@ impl Run<'_> {
             root: root.clone(),
             rules: options.rules.clone(),
             scan: ScanOptions {
-                temporary_directory: options.temporary_directory.clone(),
-                cancel: stop.clone(),
                 seen: shared.seen.clone(),
-                began_ns: self.started_ns,
-                ..ScanOptions::default()
+                before_listing: work.turn.as_ref().and_then(|turn| turn.before_listing()),
+                ..work.scan
             },
+            targets: work.targets,
+            turn: work.turn,
             read: ReadContext {
                 chunker: session.chunker.clone(),
                 ids: session.ids.clone(),
@@ -370,7 +433,7 @@ impl Run<'_> {
             outgoing,
             profile: session.profile,
             started_ns: self.started_ns,
-            workers: options.workers,
+            workers: options.processors(),
             priority: options.priority,
         };
         let asking = tokio::spawn(ask::answer(
@@ -397,61 +460,6 @@ impl Run<'_> {
             // Whichever broke first; the other one was cancelled.
             (Err(Error::Cancelled), Err(error)) | (Ok(_), Err(error)) => Err(error),
             (Err(error), _) => Err(error),
-        }
-    }
-
-    /// Refuses what was not read from one and the same mount.
-    async fn check_mount(&self, before: Identity, mut watch: MountWatch) -> Result<()> {
-        let path = self.volume.path.clone();
-        let volume = self.volume.facts.name.to_string();
-        blocking(move || {
-            let unmounted = |detail: String| Error::VolumeUnmounted {
-                volume: volume.clone(),
-                detail,
-            };
-            let after = Identity::at(&path).map_err(|error| unmounted(error.to_string()))?;
-            if after != before {
-                return Err(unmounted("another mount is there now".to_owned()));
-            }
-            if !before.is_exact() && watch.changed().unwrap_or(true) {
-                let detail = "the mount table changed, and this kernel cannot tell mounts apart";
-                return Err(unmounted(detail.to_owned()));
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Commits; where the answer is lost, asks again: the same session has the same snapshot.
-    async fn commit(&self, session: &SessionRef, last_seq: u64) -> Result<SnapshotInfo> {
-        let mut backoff = Backoff::new(self.options.retry.backoff);
-        let mut tries = 1;
-        loop {
-            self.cancel.check()?;
-            let request = proto::CommitRequest {
-                session: session.session.clone(),
-                lease_epoch: session.lease_epoch,
-                last_seq,
-                stats: Some(self.progress.view().stats()),
-            };
-            match self.client.commit(request).await {
-                Ok(reply) => {
-                    let info = reply.snapshot.ok_or_else(|| Error::Protocol {
-                        what: "commit",
-                        rule: "the answer names no snapshot".to_owned(),
-                    })?;
-                    return SnapshotInfo::try_from(info).map_err(|source| Error::Answer {
-                        what: "commit",
-                        source,
-                    });
-                }
-                Err(error @ Error::Disconnected { .. }) if tries < self.options.retry.tries => {
-                    tries += 1;
-                    tracing::warn!(%error, "the commit's answer was lost; asking again");
-                    tokio::time::sleep(backoff.next_wait()).await;
-                }
-                Err(error) => return Err(error),
-            }
         }
     }
 }

@@ -1,14 +1,17 @@
 //! What the caller of a backup may choose.
 
+use crate::journal::Journals;
 use crate::limits::RateLimit;
 use crate::priority::Priority;
 use crate::read::BusyPolicy;
 use crate::rules::Rules;
+use holdfast_format::frame;
 use holdfast_runtime::backoff::BackoffPolicy;
 use holdfast_runtime::clock::{Clock, SystemClock};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 /// Knobs of one run.
@@ -30,7 +33,7 @@ pub struct BackupOptions {
     pub compression_level: i32,
     /// Bytes in flight between the threads.
     pub memory_bytes: u64,
-    /// Threads that read and compress; `None`: as many as there are processors.
+    /// Threads that read and compress, and threads that walk; `None`: as many as there are processors.
     pub workers: Option<NonZero<usize>>,
     /// How far the run's threads step back behind others.
     pub priority: Priority,
@@ -44,6 +47,8 @@ pub struct BackupOptions {
     pub retry: Retry,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// What the kernel tells of changes, for an agent that stays; none: every run walks its volume.
+    pub journals: Option<Journals>,
 }
 
 /// How a broken run is tried again.
@@ -68,6 +73,12 @@ impl Default for Retry {
 }
 
 impl BackupOptions {
+    /// Threads of each kind.
+    pub fn processors(&self) -> usize {
+        let given = self.workers.or_else(|| available_parallelism().ok());
+        given.map_or(2, NonZero::get)
+    }
+
     /// Defaults, with state under this directory, on this node.
     pub fn new(state_directory: &Path, node: impl Into<String>) -> Self {
         Self {
@@ -77,7 +88,7 @@ impl BackupOptions {
             boot_id: boot_id(),
             rules: Rules::default(),
             busy: BusyPolicy::default(),
-            compression_level: 2,
+            compression_level: frame::DEFAULT_LEVEL,
             memory_bytes: 24 << 20,
             workers: None,
             priority: Priority::Normal,
@@ -86,6 +97,7 @@ impl BackupOptions {
             adopt: false,
             retry: Retry::default(),
             clock: Arc::new(SystemClock::new()),
+            journals: None,
         }
     }
 }

@@ -70,7 +70,10 @@ pub async fn rebuild(
         if builder.open.is_some() {
             return Err(protocol("a long content without an end"));
         }
-        let Builder { writer, meta, .. } = builder;
+        let Builder {
+            writer, mut meta, ..
+        } = builder;
+        meta.totals = writer.totals();
         Ok((index, writer, meta))
     });
     let mut whole = Ok(());
@@ -164,8 +167,6 @@ impl Builder {
             } => {
                 let mut record = record_of(&entry).map_err(wrong)?;
                 if entry.kind == Kind::File {
-                    self.meta.files += 1;
-                    self.meta.content_bytes += entry.size;
                     record.content = match content {
                         WireContent::Empty => Some(ContentDigest::of_empty(&self.ids)),
                         WireContent::Inline(bytes) => {

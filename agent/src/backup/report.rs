@@ -18,6 +18,8 @@ pub struct RunReport {
     /// What could not be read of the snapshot before: everything was read, and this snapshot relies on
     /// nothing of that one.
     pub parent_damage: Option<String>,
+    /// Why the volume was walked; `None`: its journal told what to look at.
+    pub walk: Option<&'static str>,
     /// Mounts inside the volume, recorded empty; the first ones.
     pub boundaries: Vec<RelPath>,
     /// How many there are.
@@ -35,8 +37,10 @@ impl RunReport {
         compared: Compared,
         index_discarded: Option<Discarded>,
         parent_damage: Option<String>,
+        walk: Option<&'static str>,
     ) -> Self {
         Self {
+            walk,
             snapshot,
             counters,
             index_discarded,
@@ -54,6 +58,7 @@ impl RunReport {
             counters,
             index_discarded: None,
             parent_damage: None,
+            walk: None,
             boundaries: Vec::new(),
             boundary_count: 0,
             excluded_count: 0,

@@ -9,15 +9,15 @@ use super::worker::Worker;
 use crate::beneath::Root;
 use crate::error::{Error, Result};
 use crate::index::{Cursor, Writer};
+use crate::journal::Turn;
 use crate::priority::Priority;
 use crate::read::ReadContext;
 use crate::rules::Rules;
-use crate::scan::{ScanOptions, Scanner};
+use crate::scan::{Scan, ScanOptions, Scanner, Targeted, Targets};
 use crate::upload::Outgoing;
 use holdfast_format::path::RelPath;
 use holdfast_format::stamp::Host;
 use std::collections::HashSet;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -35,6 +35,10 @@ pub struct Pipeline {
     pub rules: Rules,
     /// How to walk.
     pub scan: ScanOptions,
+    /// What to look at; `None`: everything.
+    pub targets: Option<Targets>,
+    /// The journal's part in it.
+    pub turn: Option<Arc<Turn>>,
     /// How to read.
     pub read: ReadContext,
     /// Where the index stands.
@@ -51,8 +55,8 @@ pub struct Pipeline {
     pub profile: u8,
     /// Start of the run.
     pub started_ns: i64,
-    /// Threads that read and compress; `None`: as many as there are processors.
-    pub workers: Option<NonZero<usize>>,
+    /// Threads that read and compress.
+    pub workers: usize,
     /// How far all of them step back.
     pub priority: Priority,
 }
@@ -80,6 +84,8 @@ impl Pipeline {
             root,
             rules,
             scan,
+            targets,
+            turn,
             read,
             cursor,
             writer,
@@ -92,9 +98,6 @@ impl Pipeline {
             priority,
         } = self;
         let shared = &*shared;
-        let workers = workers
-            .or_else(|| thread::available_parallelism().ok())
-            .map_or(2, NonZero::get);
         thread::scope(|scope| {
             let (slots, in_order) = channel();
             let mut threads = Vec::new();
@@ -106,11 +109,16 @@ impl Pipeline {
             }
             let compare = spawn(scope, shared, priority, "scan".to_owned(), move || {
                 let batcher = Batcher::new(shared, slots);
-                let scanner = Scanner::new(root, rules, scan);
-                Compare::new(shared, cursor, host, reread, batcher).run(scanner, &volume)
+                let scan = match targets {
+                    Some(targets) => {
+                        Scan::Changes(Box::new(Targeted::new(root, rules, scan, targets)))
+                    }
+                    None => Scan::Whole(Box::new(Scanner::new(root, rules, scan))),
+                };
+                Compare::new(shared, cursor, host, reread, batcher).run(scan, &volume)
             })?;
             let problems = Problems::new(started_ns, &shared.temporary);
-            let sequencer = Sequencer::new(shared, outgoing, writer, profile, problems);
+            let sequencer = Sequencer::new(shared, outgoing, writer, profile, problems, turn);
             let sequence = spawn(scope, shared, priority, "sequence".to_owned(), move || {
                 let sequenced = sequencer.run(&in_order);
                 shared.pool.close();

@@ -9,7 +9,8 @@ use super::links::Groups;
 use super::problems::Problems;
 use super::shared::{PART_MOST_BYTES, Shared};
 use crate::error::{Error, ItemProblem, Result};
-use crate::index::Writer;
+use crate::index::{Totals, Writer, trust};
+use crate::journal::{Again, Turn};
 use crate::upload::Outgoing;
 use bytes::Bytes;
 use holdfast_format::entry::Kind;
@@ -19,6 +20,7 @@ use holdfast_format::wire::{WireContent, long_entry_to_wire, more_to_wire, put_t
 use holdfast_proto::v1 as proto;
 use proto::change::Change;
 use proto::upload_request::Body;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
@@ -46,6 +48,10 @@ pub struct Sequencer<'a> {
     changes_bytes: usize,
     groups: Groups,
     problems: Problems,
+    turn: Option<Arc<Turn>>,
+    again: Again,
+    renamed: [u64; 2],
+    shipped: [u64; 2],
 }
 
 /// What a sequencer leaves behind.
@@ -55,6 +61,35 @@ pub struct Sequenced {
     pub writer: Writer,
     /// Whether anything stands as in the parent without having been looked at.
     pub carried_over: bool,
+    /// What the next run must look at, whatever is told of it.
+    pub again: Again,
+    /// Files whose content was found under another name, and their bytes.
+    pub renamed: [u64; 2],
+    /// Bytes of the frames shipped, plain and as they are.
+    pub shipped: [u64; 2],
+}
+
+impl Sequenced {
+    /// How the volume changed since the parent, of which this is known.
+    pub fn signals(&self, parent: Totals, walk: Option<&'static str>) -> proto::Signals {
+        let changed = self.writer.changed();
+        let [renamed, renamed_bytes] = self.renamed;
+        let [plain, packed] = self.shipped;
+        proto::Signals {
+            added_files: changed.added.saturating_sub(renamed),
+            removed_files: changed.removed.saturating_sub(renamed),
+            rewritten_files: changed.rewritten,
+            renamed_files: renamed,
+            parent_files: parent.files,
+            parent_bytes: parent.content_bytes,
+            removed_bytes: changed.removed_bytes.saturating_sub(renamed_bytes),
+            rewritten_plain_bytes: plain,
+            rewritten_packed_bytes: packed,
+            mode: if walk.is_some() { "walk" } else { "journal" }.to_owned(),
+            reason: walk.unwrap_or_default().to_owned(),
+            ..proto::Signals::default()
+        }
+    }
 }
 
 impl<'a> Sequencer<'a> {
@@ -65,6 +100,7 @@ impl<'a> Sequencer<'a> {
         writer: Writer,
         profile: u8,
         problems: Problems,
+        turn: Option<Arc<Turn>>,
     ) -> Self {
         Self {
             shared,
@@ -75,6 +111,10 @@ impl<'a> Sequencer<'a> {
             changes_bytes: 0,
             groups: Groups::default(),
             problems,
+            turn,
+            again: Again::default(),
+            renamed: [0; 2],
+            shipped: [0; 2],
         }
     }
 
@@ -94,6 +134,9 @@ impl<'a> Sequencer<'a> {
         Ok(Sequenced {
             writer: self.writer,
             carried_over,
+            again: self.again,
+            renamed: self.renamed,
+            shipped: self.shipped,
         })
     }
 
@@ -141,9 +184,11 @@ impl<'a> Sequencer<'a> {
         Ok(finished.map(|(done, ..)| done).unwrap_or_default())
     }
 
-    fn ship(&self, frame: Frame) -> Result<()> {
+    fn ship(&mut self, frame: Frame) -> Result<()> {
         let progress = &self.shared.progress;
         let bytes = frame.payload.len() as u64;
+        self.shipped[0] += u64::from(frame.plain_length);
+        self.shipped[1] += bytes;
         progress.new_chunks.add(frame.items.len() as u64);
         progress.new_chunk_bytes.add(u64::from(frame.plain_length));
         progress.wire_bytes.add(bytes);
@@ -189,11 +234,19 @@ impl<'a> Sequencer<'a> {
         for (path, problem) in found {
             self.problem(&path, problem, false)?;
         }
+        if let Some(turn) = self.turn.clone() {
+            for path in turn.moved_away(self.shared.absent()) {
+                let what = "it was renamed while the volume was read, and may be in the snapshot under no name";
+                let problem = ItemProblem::new("DirectoryChanged", what);
+                self.problem(&path, problem, false)?;
+            }
+        }
         self.shared.stop.check()
     }
 
     fn problem(&mut self, path: &RelPath, problem: ItemProblem, carried_over: bool) -> Result<()> {
         self.shared.progress.problems.add(1);
+        self.again.unknown.push(path.clone());
         self.problems.add(path, problem, carried_over)
     }
 
@@ -292,6 +345,18 @@ impl<'a> Sequencer<'a> {
             } else {
                 self.groups.failed(path.clone());
             }
+        }
+        if stored.record.trust & (trust::RACY | trust::INCONSISTENT | trust::STAMPED)
+            != trust::STAMPED
+        {
+            self.again.unsettled.push(path.clone());
+        }
+        if let FileContent::AsInParent(from) = &stored.content
+            && from != path
+            && stored.entry.hardlink.is_none()
+        {
+            self.renamed[0] += 1;
+            self.renamed[1] += stored.record.size;
         }
         let old = stored.old.take();
         if old != Some(stored.record) {

@@ -2,7 +2,7 @@
 
 use crate::client::{Client, PROTOCOL};
 use crate::error::{Error, Result};
-use crate::index::Meta;
+use crate::index::{Meta, Totals};
 use crate::upload::SessionRef;
 use bytes::Bytes;
 use holdfast_format::chunker::{Chunker, Profile};
@@ -135,8 +135,7 @@ impl Session {
             snapshot,
             boot_id: boot_id.to_owned(),
             node: node.to_owned(),
-            files: 0,
-            content_bytes: 0,
+            totals: Totals::default(),
         }
     }
 }

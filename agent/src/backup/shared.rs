@@ -7,8 +7,10 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::scan::Seen;
+use crate::some_paths::SomePaths;
 use holdfast_format::chunker::Chunker;
 use holdfast_format::keys::Ids;
+use holdfast_format::path::RelPath;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -46,6 +48,7 @@ pub struct Shared {
     /// Ends this run only.
     pub stop: Cancel,
     failure: Mutex<Option<Error>>,
+    absent: Mutex<SomePaths>,
 }
 
 impl Shared {
@@ -76,6 +79,7 @@ impl Shared {
             temporary: temporary.into(),
             stop,
             failure: Mutex::new(None),
+            absent: Mutex::default(),
         }
     }
 
@@ -94,6 +98,18 @@ impl Shared {
     pub fn end(&self) {
         self.stop.cancel();
         self.pool.close();
+    }
+
+    /// A name of the parent was asked for and was not there.
+    pub fn is_absent(&self, path: RelPath) {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.push(path);
+    }
+
+    /// Those names, as many as there was room for.
+    pub fn absent(&self) -> Vec<RelPath> {
+        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.iter().cloned().collect()
     }
 
     /// What ended the run.

@@ -3,6 +3,7 @@
 mod bench;
 mod doubt;
 pub(crate) mod fake;
+mod journal;
 mod renames;
 
 use super::*;

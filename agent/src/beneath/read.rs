@@ -70,7 +70,22 @@ impl Dir {
         buffer: &mut [MaybeUninit<u8>],
         mut each: impl FnMut(&CStr, FileType, u64) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        seek(self.as_fd(), SeekFrom::Start(0))?;
+        self.rewind()?;
+        while self.list_some(buffer, &mut each)? {}
+        Ok(())
+    }
+
+    /// Lists from the start again; a descriptor just opened stands there.
+    pub fn rewind(&self) -> Result<()> {
+        seek(self.as_fd(), SeekFrom::Start(0)).map(drop)
+    }
+
+    /// The same as `list` for the entries of one buffer, from where the last call ended; false at the end.
+    pub fn list_some<E: From<Errno>>(
+        &self,
+        buffer: &mut [MaybeUninit<u8>],
+        mut each: impl FnMut(&CStr, FileType, u64) -> std::result::Result<(), E>,
+    ) -> std::result::Result<bool, E> {
         let mut listing = RawDir::new(self.as_fd(), buffer);
         while let Some(entry) = listing.next() {
             let entry = match entry {
@@ -81,8 +96,11 @@ impl Dir {
             if !matches!(name.to_bytes(), b"." | b"..") {
                 each(name, entry.file_type(), entry.ino())?;
             }
+            if listing.is_buffer_empty() {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 }
 

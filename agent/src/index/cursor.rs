@@ -93,7 +93,7 @@ impl Cursor {
         while let Some((known, record)) = self.peek()? {
             match known.cmp(name) {
                 Ordering::Less => self.pass(),
-                Ordering::Equal => return Ok(Some(record)),
+                Ordering::Equal => return Ok(Some(*record)),
                 Ordering::Greater => break,
             }
         }
@@ -131,7 +131,7 @@ impl Cursor {
     }
 
     /// The next child of the directory that was entered; it stays the next until `pass`.
-    pub fn peek(&mut self) -> Result<Option<(&[u8], Record)>, IndexError> {
+    pub fn peek(&mut self) -> Result<Option<(&[u8], &Record)>, IndexError> {
         while self.at_end_of_block() {
             // The next block may be of this directory too; where it is not, it stays loaded.
             if !self.inside() || !self.advance()? {
@@ -141,10 +141,7 @@ impl Cursor {
         if !self.inside() {
             return Ok(None);
         }
-        Ok(self
-            .block
-            .get(self.at)
-            .map(|(name, record)| (name, *record)))
+        Ok(self.block.get(self.at))
     }
 
     /// Leaves the child that `peek` shows.
@@ -154,7 +151,7 @@ impl Cursor {
 
     /// The next child by value of its name, and leaves it.
     pub fn take(&mut self) -> Result<Option<(Vec<u8>, Record)>, IndexError> {
-        let next = self.peek()?.map(|(name, record)| (name.to_vec(), record));
+        let next = self.peek()?.map(|(name, record)| (name.to_vec(), *record));
         if next.is_some() {
             self.pass();
         }

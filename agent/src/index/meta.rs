@@ -1,7 +1,8 @@
 //! What an index describes: which snapshot of which volume, under which rules, seen from which kernel.
 
-use super::record::Damaged;
+use super::record::{Damaged, Record};
 use holdfast_format::coding::{Reader, put_bytes, put_varint};
+use holdfast_format::entry::Kind;
 use holdfast_format::id::{DomainId, SnapshotId, VolumeId};
 
 /// The index's description of itself. An index whose description does not fit the session is
@@ -25,13 +26,24 @@ pub struct Meta {
     pub boot_id: String,
     /// Node on which they were taken.
     pub node: String,
-    /// Regular files in the snapshot, for estimates.
+    /// What it holds.
+    pub totals: Totals,
+}
+
+/// What an index holds, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Regular files.
     pub files: u64,
-    /// Sum of their sizes.
+    /// Directories, the root included.
+    pub directories: u64,
+    /// Symlinks, FIFOs, sockets and devices.
+    pub others: u64,
+    /// Sum of the sizes of regular files.
     pub content_bytes: u64,
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Longest boot id or node name that is believed.
 const MAX_TEXT_BYTES: usize = 4096;
 
@@ -46,8 +58,10 @@ impl Meta {
             u64::from(self.generation),
             u64::from(self.profile),
             u64::from(self.inline_limit),
-            self.files,
-            self.content_bytes,
+            self.totals.files,
+            self.totals.directories,
+            self.totals.others,
+            self.totals.content_bytes,
         ] {
             put_varint(&mut out, number);
         }
@@ -76,12 +90,42 @@ impl Meta {
             generation: input.varint32()?,
             profile: input.varint32()?,
             inline_limit: input.varint32()?,
-            files: input.varint()?,
-            content_bytes: input.varint()?,
+            totals: Totals {
+                files: input.varint()?,
+                directories: input.varint()?,
+                others: input.varint()?,
+                content_bytes: input.varint()?,
+            },
             boot_id: input.text("text", MAX_TEXT_BYTES)?,
             node: input.text("text", MAX_TEXT_BYTES)?,
         };
         input.finish()?;
         Ok(meta)
+    }
+}
+
+impl Totals {
+    /// One more record.
+    pub fn add(&mut self, record: &Record) {
+        match record.kind {
+            Kind::File => {
+                self.files += 1;
+                self.content_bytes = self.content_bytes.saturating_add(record.size);
+            }
+            Kind::Directory => self.directories += 1,
+            _ => self.others += 1,
+        }
+    }
+
+    /// One record less, which was counted.
+    pub fn remove(&mut self, record: &Record) {
+        match record.kind {
+            Kind::File => {
+                self.files = self.files.saturating_sub(1);
+                self.content_bytes = self.content_bytes.saturating_sub(record.size);
+            }
+            Kind::Directory => self.directories = self.directories.saturating_sub(1),
+            _ => self.others = self.others.saturating_sub(1),
+        }
     }
 }

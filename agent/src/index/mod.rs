@@ -11,16 +11,18 @@
 //! block of children; `inodes` has one row per directory, and per name of an inode with more than one.
 
 mod cursor;
+mod lookup;
 mod meta;
 mod record;
 mod scratch;
 mod writer;
 
 pub use cursor::Cursor;
-pub use meta::Meta;
+pub use lookup::Lookup;
+pub use meta::{Meta, Totals};
 pub use record::{Record, trust};
 pub use scratch::ScratchMap;
-pub use writer::Writer;
+pub use writer::{Changed, Writer};
 
 use holdfast_format::path::RelPath;
 use record::Damaged;
@@ -239,6 +241,11 @@ impl Index {
     /// A position before the first record, in the state of this moment.
     pub fn cursor(&self) -> Result<Cursor, IndexError> {
         Cursor::new(&self.rows()?)
+    }
+
+    /// Answers single questions, in the state of this moment.
+    pub fn lookup(&self) -> Result<Lookup, IndexError> {
+        Lookup::new(self)
     }
 
     /// Begins the edits of one run. Nothing is visible before its `commit`.

@@ -7,6 +7,7 @@ use holdfast_format::FormatError;
 use holdfast_format::coding::{Reader, put_signed, put_varint};
 use holdfast_format::digest::ContentDigest;
 use holdfast_format::entry::Kind;
+use std::cmp::Ordering;
 
 /// What the last accepted run knew of one path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +208,21 @@ impl Block {
         let (start, length, record) = self.records.get(at)?;
         let start = *start as usize;
         Some((&self.names[start..start + usize::from(*length)], record))
+    }
+
+    /// The record of this name.
+    pub fn find(&self, name: &[u8]) -> Option<&Record> {
+        let names = |at: usize| self.get(at).map_or(&b""[..], |(name, _)| name);
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            match names(middle).cmp(name) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return self.get(middle).map(|(_, record)| record),
+                Ordering::Greater => high = middle,
+            }
+        }
+        None
     }
 
     /// All of them, in order.

@@ -3,9 +3,10 @@
 //! Old blocks are read from the state before the run; nothing is seen by a later run before `commit`.
 //! A block whose records did not change is not written; a run without edits writes one row.
 
-use super::meta::Meta;
+use super::meta::{Meta, Totals};
 use super::record::{BLOCK_TARGET_BYTES, Block, BlockBuilder, Record, holds_linked, trust};
 use super::{BLOCKS, Fault, INODES, Index, IndexError, META, META_KEY, begin};
+use holdfast_format::entry::Kind;
 use holdfast_format::path::RelPath;
 use redb::{Database, ReadOnlyTable, WriteTransaction};
 use std::ops::Range;
@@ -23,6 +24,21 @@ pub struct Writer {
     pending_bytes: usize,
     open: Option<Open>,
     spare: Block,
+    totals: Totals,
+    changed: Changed,
+}
+
+/// What the edits so far have done to regular files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Paths that were no files before.
+    pub added: u64,
+    /// Paths that are no files any more.
+    pub removed: u64,
+    /// Their bytes.
+    pub removed_bytes: u64,
+    /// Files whose content is another.
+    pub rewritten: u64,
 }
 
 /// A write that waits for the next flush; in key order.
@@ -73,7 +89,23 @@ impl Writer {
             pending_bytes: 0,
             open: None,
             spare: Block::default(),
+            totals: index
+                .meta
+                .as_ref()
+                .map(|meta| meta.totals)
+                .unwrap_or_default(),
+            changed: Changed::default(),
         })
+    }
+
+    /// What the index will hold after these edits.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// What the edits have done to regular files.
+    pub fn changed(&self) -> Changed {
+        self.changed
     }
 
     /// What is now known of a path. Paths of `put` and `remove` ascend in tree order.
@@ -82,6 +114,10 @@ impl Writer {
             let mut builder = BlockBuilder::default();
             builder.push(b"", record);
             let bytes = builder.finish();
+            let known = self.blocks.get(&b""[..]);
+            if known.fault("read the root's record")?.is_none() {
+                self.totals.add(record);
+            }
             return self.push(Op::Insert(Vec::new(), bytes));
         }
         let key = path.to_key();
@@ -115,8 +151,12 @@ impl Writer {
         for row in range {
             let (key, value) = row.fault("read what lies below a path")?;
             any = true;
+            self.spare.decode(value.value())?;
+            for (_, record) in self.spare.iter() {
+                self.totals.remove(record);
+                self.changed.count(Some(record), None);
+            }
             if holds_linked(value.value()) {
-                self.spare.decode(value.value())?;
                 let prefix = directory_prefix(key.value());
                 for (name, record) in self.spare.iter() {
                     if record.trust & trust::LINKED != 0 {
@@ -182,9 +222,14 @@ impl Writer {
             if old.trust & trust::LINKED != 0 && !kept {
                 unlinked = Some(link_key(old.ino, &key));
             }
+            self.totals.remove(old);
+            self.changed.count(Some(old), record);
             open.at += 1;
+        } else {
+            self.changed.count(None, record);
         }
         if let Some(record) = record {
+            self.totals.add(record);
             open.append(name, record);
         }
         if !open.done.is_empty()
@@ -338,6 +383,21 @@ impl Writer {
     }
 }
 
+impl Changed {
+    fn count(&mut self, old: Option<&Record>, new: Option<&Record>) {
+        let file = |record: &&Record| record.kind == Kind::File;
+        match (old.filter(file), new.filter(file)) {
+            (None, Some(_)) => self.added += 1,
+            (Some(old), None) => {
+                self.removed += 1;
+                self.removed_bytes = self.removed_bytes.saturating_add(old.size);
+            }
+            (Some(old), Some(new)) if old.content != new.content => self.rewritten += 1,
+            _ => {}
+        }
+    }
+}
+
 impl Open {
     fn copy_until(&mut self, name: &[u8]) {
         while let Some((old_name, record)) = self.old.get(self.at)
@@ -403,7 +463,7 @@ pub(super) fn link_key(ino: u64, key: &[u8]) -> Vec<u8> {
 }
 
 /// The part of a block's key that names the directory.
-fn directory_prefix(key: &[u8]) -> &[u8] {
+pub(super) fn directory_prefix(key: &[u8]) -> &[u8] {
     let end = key
         .windows(2)
         .position(|pair| pair == [0, 0])

@@ -10,6 +10,7 @@ use holdfast_runtime::shutdown::{self, Drained, Stopper};
 use proto::jobs_server::{Jobs, JobsServer};
 use proto::{AgentMessage, JobState, Order, Report, order};
 use std::fs;
+use std::path::Path;
 use std::sync::Mutex;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
@@ -53,6 +54,11 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::with(|_, _| {}).await
+    }
+
+    /// With settings that are changed first, in this directory.
+    async fn with(change: impl FnOnce(&mut ServeSettings, &Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("web");
         fs::create_dir(&root).unwrap();
@@ -70,7 +76,9 @@ impl Bench {
             ..VolumeSettings::default()
         };
         let backup = BackupOptions::new(&directory.path().join("state"), "node");
-        let settings = Arc::new(ServeSettings::new(volumes, backup));
+        let mut settings = ServeSettings::new(volumes, backup);
+        change(&mut settings, directory.path());
+        let settings = Arc::new(settings);
         let (stopper, shutdown) = shutdown::channel();
         let running = shutdown.running();
         let metrics = AgentMetrics::new(&Metrics::new());
@@ -211,4 +219,104 @@ async fn cancelling_and_stopping_end_jobs_in_time() {
     let began = Instant::now();
     bench.stop().await;
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+/// The next states that are told.
+async fn states(bodies: &mut mpsc::UnboundedReceiver<Body>) -> Vec<proto::VolumeState> {
+    let wait = async {
+        loop {
+            if let Body::States(told) = bodies.recv().await.expect("the stream ended") {
+                return told.states;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait)
+        .await
+        .expect("no states")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_say_how_they_stand_and_again_to_whoever_asks_anew() {
+    let mut bench = Bench::new().await;
+    let (orders, mut bodies) = bench.subscription().await;
+    let told = states(&mut bodies).await;
+    assert_eq!(told.len(), 1);
+    assert_eq!((&*told[0].volume, &*told[0].journal), ("web", "walk"));
+    assert_eq!(told[0].reason, "FirstRun");
+
+    orders.send(backup_order(1, "web")).await.unwrap();
+    assert_eq!(last(&mut bodies, 1).await.state(), JobState::Done);
+    let watched = loop {
+        let told = states(&mut bodies).await;
+        if told[0].watched_directories > 0 {
+            break told;
+        }
+    };
+    assert!(
+        ["seeding", "trusted"].contains(&&*watched[0].journal),
+        "{watched:?}"
+    );
+    fs::write(bench.directory.path().join("web/g"), "new").unwrap();
+    while states(&mut bodies).await[0].exposed_ns == 0 {}
+
+    drop((orders, bodies));
+    let (_orders, mut bodies) = bench.subscription().await;
+    assert_eq!(states(&mut bodies).await[0].volume, "web");
+    bench.stop().await;
+}
+
+/// The names of the volumes in the next list that has this many.
+async fn listed(bodies: &mut mpsc::UnboundedReceiver<Body>, count: usize) -> Vec<String> {
+    let wait = async {
+        while let Some(body) = bodies.recv().await {
+            if let Body::Volumes(list) = body {
+                let names = list.volumes.into_iter().filter_map(|it| it.facts);
+                let names: Vec<_> = names.map(|facts| facts.name).collect();
+                if names.len() == count {
+                    return names;
+                }
+            }
+        }
+        panic!("the stream ended")
+    };
+    let told = tokio::time::timeout(Duration::from_secs(20), wait).await;
+    told.unwrap_or_else(|_| panic!("no list of {count}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_comes_or_goes_is_told_before_the_next_look() {
+    let mut bench = Bench::with(|settings, directory| {
+        let pods = directory.join("pods");
+        fs::create_dir(&pods).unwrap();
+        settings.volumes.kubelet_pods = Some(pods);
+        settings.discover_every = Duration::from_secs(3600);
+    })
+    .await;
+    let pods = bench.directory.path().join("pods");
+    let pod = pods.join("0a1b2c3d");
+    let (_orders, mut bodies) = bench.subscription().await;
+    fs::create_dir_all(pod.join("volumes/kubernetes.io~empty-dir/data")).unwrap();
+    assert_eq!(listed(&mut bodies, 2).await, ["pods/0a1b2c3d/data", "web"]);
+    fs::remove_dir_all(&pod).unwrap();
+    assert_eq!(listed(&mut bodies, 1).await, ["web"]);
+    // The kubelet's directory itself goes, and comes again.
+    fs::remove_dir(&pods).unwrap();
+    assert_eq!(listed(&mut bodies, 2).await, ["kubelet-pods", "web"]);
+    fs::create_dir(&pods).unwrap();
+    assert_eq!(listed(&mut bodies, 1).await, ["web"]);
+    fs::create_dir_all(pod.join("volumes/kubernetes.io~empty-dir/data")).unwrap();
+    assert_eq!(listed(&mut bodies, 2).await, ["pods/0a1b2c3d/data", "web"]);
+    fs::remove_dir_all(bench.directory.path().join("web")).unwrap();
+    let wait = async {
+        loop {
+            if let Some(Body::Volumes(list)) = bodies.recv().await
+                && let Some(web) = list.volumes.iter().find(|it| !it.eligible)
+            {
+                return web.reason.clone();
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(20), wait).await;
+    assert_eq!(told.unwrap(), "PathMissing");
+    bench.stop().await;
 }

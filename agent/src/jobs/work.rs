@@ -5,6 +5,8 @@ use crate::backup::{RunReport, backup};
 use crate::cancel::Cancel;
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::exposure::Exposures;
+use crate::journal::Journals;
 use crate::metrics::AgentMetrics;
 use crate::progress::Progress;
 use crate::restore::{RestoreOptions, RestoreReport, Target, restore};
@@ -33,6 +35,8 @@ const PROBLEMS: usize = 100;
 pub struct Works {
     /// What is to be said of it.
     pub table: Arc<Table>,
+    /// How far the volumes are ahead of their newest snapshots.
+    pub exposures: Exposures,
     context: Context,
     volumes: Vec<VolumeCandidate>,
     tasks: JoinSet<()>,
@@ -44,6 +48,7 @@ struct Context {
     settings: Arc<ServeSettings>,
     metrics: AgentMetrics,
     table: Arc<Table>,
+    journals: Option<Journals>,
     backups: Arc<Semaphore>,
     restores: Arc<Semaphore>,
 }
@@ -56,11 +61,14 @@ impl Works {
         metrics: AgentMetrics,
         table: Arc<Table>,
     ) -> Self {
+        let journals = Journals::start(settings.journal);
         Self {
             table: table.clone(),
+            exposures: Exposures::new(journals.clone()),
             context: Context {
                 backups: Arc::new(Semaphore::new(settings.most_backups)),
                 restores: Arc::new(Semaphore::new(settings.most_restores)),
+                journals,
                 client,
                 settings,
                 metrics,
@@ -73,6 +81,13 @@ impl Works {
 
     /// What was found on this node.
     pub fn set_volumes(&mut self, volumes: Vec<VolumeCandidate>) {
+        if let Some(journals) = &self.context.journals {
+            let there = volumes.iter().filter(|volume| volume.eligible.is_ok());
+            journals.retain(&there.map(|volume| volume.facts.name.to_string()).collect());
+        }
+        let there = volumes.iter().filter(|volume| volume.eligible.is_ok());
+        self.exposures
+            .set_volumes(there.map(|volume| volume.facts.clone()).collect());
         self.volumes = volumes;
     }
 
@@ -165,6 +180,7 @@ impl Context {
         }
         match done {
             Ok(report) => {
+                self.metrics.looked(report.walk);
                 if report.index_discarded.is_some() {
                     self.metrics.index_rebuilds.inc();
                 }
@@ -174,6 +190,7 @@ impl Context {
                     files = report.counters.files,
                     problems = report.problems(),
                     seconds = began.elapsed().as_secs_f64(),
+                    walk = report.walk.unwrap_or("no"),
                     "backed up"
                 );
                 let parent_damage = report.parent_damage;
@@ -209,6 +226,7 @@ impl Context {
             detail: "this agent has no volume of that name".to_owned(),
         })?;
         let mut options = self.settings.backup.clone();
+        options.journals = self.journals.clone();
         options.rules =
             Rules::new(&order.exclude, &order.include).map_err(|error| Error::VolumeRefused {
                 volume: order.volume.clone(),

@@ -1,4 +1,7 @@
+mod ahead;
+
 use super::*;
+use crate::beneath::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{CWD, FileType as RustixType, Mode, mkdirat, mknodat};
 use std::collections::BTreeSet;
@@ -12,6 +15,13 @@ fn scanner(path: &Path) -> Scanner {
 
 fn scanner_with(path: &Path, rules: Rules, options: ScanOptions) -> Scanner {
     Scanner::new(Arc::new(Root::open(path).unwrap()), rules, options)
+}
+
+/// What this process has open in a directory or below it.
+fn open_below(path: &Path) -> Vec<std::path::PathBuf> {
+    let links = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = links.filter_map(|link| std::fs::read_link(link.unwrap().path()).ok());
+    targets.filter(|target| target.starts_with(path)).collect()
 }
 
 /// Every path in the order in which it comes; panics at a problem, or where the order is broken.
@@ -35,8 +45,8 @@ fn paths(scanner: &mut Scanner) -> Vec<RelPath> {
             );
         }
         open = (!batch.last).then(|| batch.path.clone());
-        for found in &batch.entries {
-            let path = batch.path.join(&found.name).unwrap();
+        for found in batch.entries.iter() {
+            let path = batch.path.join(found.name).unwrap();
             assert!(out.last().is_none_or(|last| last < &path), "{path} is late");
             out.push(path);
         }
@@ -91,10 +101,13 @@ fn everything_is_found_in_key_order() {
         mknodat(CWD, device, RustixType::CharacterDevice, Mode::RUSR, null).unwrap();
     }
     let expected = oracle(top);
-    for (batch_entries, sort_budget_bytes) in [(256, 1 << 24), (1, 1 << 24), (2, 100)] {
+    for (batch_entries, sort_budget_bytes, helpers) in
+        [(256, 1 << 24, 0), (1, 1 << 24, 0), (2, 100, 0), (2, 100, 3)]
+    {
         let options = ScanOptions {
             batch_entries,
             sort_budget_bytes,
+            helpers,
             ..ScanOptions::default()
         };
         let mut scanner = scanner_with(top, Rules::default(), options);
@@ -113,7 +126,7 @@ fn metadata_is_what_stat_says() {
     let Some(Scanned::Batch(batch)) = scanner.next() else {
         panic!("no batch")
     };
-    let stat = batch.entries[0].stat;
+    let stat = *batch.entries.get(0).unwrap().stat;
     let expected = std::fs::metadata(directory.path().join("file")).unwrap();
     use std::os::unix::fs::MetadataExt;
     assert_eq!(stat.size, 4);
@@ -125,7 +138,7 @@ fn metadata_is_what_stat_says() {
     assert_eq!(stat.mtime_ns, ns(expected.mtime(), expected.mtime_nsec()));
     assert_eq!(stat.ctime_ns, ns(expected.ctime(), expected.ctime_nsec()));
     assert_eq!(stat.mode, expected.mode() & 0o7777);
-    assert_eq!(stat.key(), batch.entries[1].stat.key());
+    assert_eq!(stat.key(), batch.entries.get(1).unwrap().stat.key());
     assert_eq!(stat.key().mode, expected.mode());
 }
 
@@ -168,13 +181,16 @@ fn a_large_directory_is_sorted_on_disk() {
         let name = format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         std::fs::File::create(top.join(name)).unwrap();
     }
-    let options = ScanOptions {
-        sort_budget_bytes: 1 << 20,
-        ..ScanOptions::default()
-    };
-    let mut scanner = scanner_with(top, Rules::default(), options);
-    assert_eq!(paths(&mut scanner).len(), 200_001);
-    assert_eq!(scanner.stats().spilled_count, 1);
+    for helpers in [0, 2] {
+        let options = ScanOptions {
+            sort_budget_bytes: 1 << 20,
+            helpers,
+            ..ScanOptions::default()
+        };
+        let mut scanner = scanner_with(top, Rules::default(), options);
+        assert_eq!(paths(&mut scanner).len(), 200_001);
+        assert_eq!(scanner.stats().spilled_count, 1);
+    }
 }
 
 #[test]
@@ -187,8 +203,18 @@ fn many_subdirectories_are_entered_in_order() {
             std::fs::write(name.join("file"), b"").unwrap();
         }
     }
-    let found = paths(&mut scanner(directory.path()));
-    assert_eq!(found, oracle(directory.path()));
+    for helpers in [0, 2] {
+        let options = ScanOptions {
+            helpers,
+            ..ScanOptions::default()
+        };
+        let found = paths(&mut scanner_with(
+            directory.path(),
+            Rules::default(),
+            options,
+        ));
+        assert_eq!(found, oracle(directory.path()));
+    }
 }
 
 #[test]
@@ -207,21 +233,26 @@ fn a_deep_tree_needs_few_descriptors() {
         at = at.open_dir(b"a-rather-long-name").unwrap();
     }
     drop(at);
-    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-    let before = descriptors();
-    let mut count = 0;
-    let mut most = 0;
-    for scanned in scanner(directory.path()) {
-        match scanned {
-            Scanned::Root { .. } => {}
-            Scanned::Batch(batch) => count += batch.entries.len(),
-            other => panic!("{other:?}"),
+    for (helpers, bound) in [(0, 20), (2, 2 * (32 + 4) + 20)] {
+        let options = ScanOptions {
+            helpers,
+            ..ScanOptions::default()
+        };
+        let (mut count, mut most) = (0, 0);
+        let scanner = scanner_with(directory.path(), Rules::default(), options);
+        for (turn, scanned) in scanner.enumerate() {
+            match scanned {
+                Scanned::Root { .. } => {}
+                Scanned::Batch(batch) => count += batch.entries.len(),
+                other => panic!("{other:?}"),
+            }
+            if turn % 16 == 0 {
+                most = most.max(open_below(directory.path()).len());
+            }
         }
-        most = most.max(descriptors());
+        assert_eq!(count, 2000);
+        assert!(most <= bound, "{most} with {helpers} helpers");
     }
-    assert_eq!(count, 2000);
-    // Other tests run beside this one.
-    assert!(most < before + 200, "{before} to {most}");
 }
 
 #[test]
@@ -373,7 +404,7 @@ fn a_cancelled_walk_ends_and_closes_what_it_had_open() {
     }
     cancel.cancel();
     assert!(scanner.next().is_none());
-    assert!(scanner.levels.is_empty());
+    assert_eq!(open_below(directory.path()).len(), 1, "the root alone");
 }
 
 /// Tells a thread to end when it goes.
@@ -416,9 +447,15 @@ fn no_swapping_of_a_directory_for_a_symlink_leads_out() {
         // Ends the other thread also where an assertion fails.
         let _ending = Ending(&stop);
         let start = std::time::Instant::now();
-        while start.elapsed() < std::time::Duration::from_secs(2) {
+        let seconds = std::time::Duration::from_secs;
+        // Until it was met in the middle of an exchange, on a machine with other work on it too.
+        while start.elapsed() < seconds(2) || (refused == 0 && start.elapsed() < seconds(60)) {
             scans += 1;
-            for scanned in scanner(&top) {
+            let options = ScanOptions {
+                helpers: scans % 3,
+                ..ScanOptions::default()
+            };
+            for scanned in scanner_with(&top, Rules::default(), options) {
                 let batch = match scanned {
                     Scanned::Batch(batch) => batch,
                     Scanned::ListingFailed { .. } => {
@@ -427,9 +464,9 @@ fn no_swapping_of_a_directory_for_a_symlink_leads_out() {
                     }
                     _ => continue,
                 };
-                for found in &batch.entries {
+                for found in batch.entries.iter() {
                     assert_ne!(found.name, b"canary", "in {}", batch.path);
-                    if let Ok(file) = batch.dir.open_file(&found.name) {
+                    if let Ok(file) = batch.dir.open_file(found.name) {
                         let mut bytes = Vec::new();
                         let mut file = std::fs::File::from(file);
                         if std::io::Read::read_to_end(&mut file, &mut bytes).is_ok() {

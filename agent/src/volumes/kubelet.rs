@@ -123,7 +123,7 @@ pub(super) fn discover(
 }
 
 /// Whether the walk goes on below an entry.
-fn is_on_the_way(entry: &DirEntry) -> bool {
+pub(super) fn is_on_the_way(entry: &DirEntry) -> bool {
     let name = entry.file_name().as_bytes();
     match entry.depth() {
         1 => entry.file_type().is_dir(),

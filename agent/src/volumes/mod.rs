@@ -3,8 +3,10 @@
 
 mod explicit;
 mod kubelet;
+mod watch;
 
 pub use explicit::ExplicitVolumeError;
+pub use watch::{Hints, VolumeWatch, watch};
 
 use crate::mount::{self, Mount};
 use holdfast_format::volume::{VolumeFacts, VolumeName};
@@ -198,7 +200,7 @@ fn listed_once(mut found: Vec<VolumeCandidate>) -> Vec<VolumeCandidate> {
 }
 
 /// What people call the filesystem with this magic number; its number where it has no name here.
-fn filesystem_name(f_type: u64) -> String {
+pub(crate) fn filesystem_name(f_type: u64) -> String {
     let name = match f_type {
         0xef53 => "ext4",
         0x5846_5342 => "xfs",

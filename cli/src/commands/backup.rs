@@ -8,6 +8,7 @@ use crate::output::{self, Table, bytes};
 use crate::progress::Progress as Shown;
 use crate::selector::new_volume;
 use crate::signals;
+use crate::suspicion;
 use holdfast_agent::backup::{BackupOptions, RunReport, backup};
 use holdfast_agent::client::Client;
 use holdfast_agent::limits::RateLimit;
@@ -155,6 +156,7 @@ async fn in_process(
 
 /// One row of what was made.
 fn push(table: &mut Table, volume: &str, info: &v1::SnapshotInfo) {
+    suspicion::tell(info);
     let stats = info.stats.unwrap_or_default();
     let id = hex(&info.id);
     let cells = vec![

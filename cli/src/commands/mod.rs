@@ -1,5 +1,6 @@
 //! One file per verb: options → call → print.
 
+pub mod acknowledge;
 pub mod backup;
 pub mod cat;
 pub mod diff;
@@ -41,6 +42,7 @@ pub async fn run(cli: Cli) -> Outcome<()> {
         Command::Dump(options) => dump::run(global, options).await,
         Command::Restore(options) => restore::run(global, options).await,
         Command::Forget(options) => forget::run(global, options).await,
+        Command::Acknowledge(options) => acknowledge::run(global, options).await,
         Command::Jobs(options) => jobs::run(global, options).await,
         Command::Status => status::run(global).await,
         Command::Doctor(options) => doctor::run(global, options).await,

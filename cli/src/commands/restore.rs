@@ -8,6 +8,7 @@ use crate::gaps::Gaps;
 use crate::output::{self, bytes};
 use crate::progress::Progress as Shown;
 use crate::signals;
+use crate::suspicion;
 use holdfast_agent::restore::{Action, RestoreOptions, RestoreReport, Target, restore};
 use holdfast_agent::{Cancel, Progress};
 use holdfast_format::id::hex;
@@ -24,6 +25,7 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
     }
     let connected = connect::open(global, Access::Read).await?;
     let (info, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    suspicion::tell(&info);
     let gaps = Gaps::new(&info, &selection.path);
     let target = std::path::absolute(&options.target)?;
     let progress = Arc::new(Progress::default());
@@ -206,6 +208,7 @@ async fn on_node(global: &Global, options: &Restore, node: &str) -> Outcome<()> 
     }
     let connected = connect::open(global, Access::Write).await?;
     let (info, id, selection) = select(&connected.channel, &options.snapshot).await?;
+    suspicion::tell(&info);
     let request = v1::StartRestoreRequest {
         snapshot: id.as_bytes().to_vec().into(),
         path: selection.path.as_bytes().to_vec().into(),

@@ -6,6 +6,7 @@ use crate::connect::{self, Access, Connected};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::gaps::shown_path;
 use crate::output::{self, Table, bytes, time};
+use crate::suspicion;
 use holdfast_format::id::hex;
 
 /// Lists them, oldest first within a volume.
@@ -18,9 +19,15 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
     }
     let listed = list_snapshots(&connected.channel, options.volume).await?;
     let headings = &[
-        "ID", "VOLUME", "TIME", "FILES", "SIZE", "ADDED", "PROBLEMS", "NODE", "SOURCE", "SEQ",
+        "ID", "VOLUME", "TIME", "FILES", "SIZE", "ADDED", "PROBLEMS", "SCORE", "STATE", "NODE",
+        "SOURCE", "SEQ",
     ];
     let mut table = Table::new(headings, 7);
+    let notes: Vec<String> = listed
+        .snapshots
+        .iter()
+        .filter_map(suspicion::note)
+        .collect();
     for info in listed.snapshots {
         let stats = info.stats.unwrap_or_default();
         let facts = info.facts.clone().unwrap_or_default();
@@ -33,6 +40,10 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
             bytes(stats.content_bytes),
             bytes(stats.stored_bytes),
             info.problems.to_string(),
+            info.signals
+                .as_ref()
+                .map_or("-".into(), |_| info.score.to_string()),
+            suspicion::state(&info).to_owned(),
             facts.node,
             facts.source,
             info.sequence.to_string(),
@@ -42,6 +53,7 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
     let result = table.print(global.output, "no snapshots yet");
     connected.close().await;
     result?;
+    notes.iter().for_each(|note| eprintln!("warning: {note}"));
     match listed.damaged_records.len() {
         0 => Ok(()),
         count => Err(Failure::with(

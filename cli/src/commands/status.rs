@@ -24,7 +24,7 @@ pub async fn run(global: &Global) -> Outcome<()> {
             global.output,
             &json!({
                 "version": s.version, "repository": repository, "store": s.store, "format_version": s.format_version,
-                "volumes": s.volumes, "snapshots": s.snapshots, "chunks": s.chunks, "packs": s.packs,
+                "volumes": s.volumes, "snapshots": s.snapshots, "suspicious": s.suspicious, "chunks": s.chunks, "packs": s.packs,
                 "pack_bytes": s.pack_bytes, "open_sessions": serves.then_some(s.open_sessions),
                 "agents": serves.then_some(s.agents), "claim_epoch": serves.then_some(s.claim_epoch),
                 "started": serves.then(|| time(s.started_ns)),
@@ -42,6 +42,12 @@ pub async fn run(global: &Global) -> Outcome<()> {
             println!("version      {}", s.version);
             println!("volumes      {}", s.volumes);
             println!("snapshots    {}", s.snapshots);
+            if s.suspicious > 0 {
+                println!(
+                    "suspicious   {} snapshots, not acknowledged: see `holdfast snapshots`",
+                    s.suspicious
+                );
+            }
             println!(
                 "packs        {} ({}), {} chunks",
                 s.packs,

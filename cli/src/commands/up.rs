@@ -61,7 +61,7 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
     let unix = bind_unix(&socket)
         .await
         .map_err(|e| Failure::failed(chain(&e)))?;
-    let served = serve(global, volumes, unix, &socket, tcp).await;
+    let served = serve(global, volumes, options.continuous, unix, &socket, tcp).await;
     // Ours: nobody else can have taken the name while we listened on it.
     let _ = std::fs::remove_file(&socket);
     served
@@ -70,11 +70,12 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
 async fn serve(
     global: &Global,
     volumes: VolumeSettings,
+    continuous: Option<Duration>,
     unix: tokio::net::UnixListener,
     socket: &Path,
     tcp: Option<SocketAddr>,
 ) -> Outcome<()> {
-    let connected = connect::open(global, Access::Create).await?;
+    let connected = connect::open_with(global, Access::Create, continuous).await?;
     let (Some(coordinator), Some(state)) = (&connected.coordinator, &connected.agent_state) else {
         return Err(Failure::usage("`up` serves a repository: give --repo"));
     };

@@ -20,8 +20,9 @@ use crate::error::{Error, Result};
 use crate::repo::{Reader, Repository};
 use holdfast_format::id::{PackId, SnapshotId};
 use holdfast_format::keys::{DomainKeys, Ids};
+use holdfast_format::mark::MarkRecord;
 use holdfast_format::snapshot::Snapshot;
-use holdfast_format::wire::SnapshotInfo;
+use holdfast_format::wire::{Acknowledgement, SnapshotInfo};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -75,6 +76,7 @@ pub struct View {
     pub keys: Arc<DomainKeys>,
     /// The hash functions of these keys.
     pub ids: Ids,
+    acknowledged: Option<Acknowledgement>,
     library: Library,
 }
 
@@ -102,6 +104,7 @@ impl Library {
             id: row.id,
             ids: keys.id_key.ids(),
             record: Arc::new(record),
+            acknowledged: acknowledged(row)?,
             keys,
             library: self.clone(),
         })
@@ -116,13 +119,33 @@ impl View {
 
     /// What the wire tells of it.
     pub fn info(&self) -> SnapshotInfo {
-        SnapshotInfo::of(self.id, &self.record)
+        SnapshotInfo {
+            acknowledged: self.acknowledged.clone(),
+            ..SnapshotInfo::of(self.id, &self.record)
+        }
     }
 }
 
 /// What the wire tells of a catalog row.
 pub fn info(row: &SnapshotRow) -> Result<SnapshotInfo> {
-    Ok(SnapshotInfo::of(row.id, &Snapshot::decode(&row.record)?))
+    let record = Snapshot::decode(&row.record)?;
+    Ok(SnapshotInfo {
+        acknowledged: acknowledged(row)?,
+        ..SnapshotInfo::of(row.id, &record)
+    })
+}
+
+/// Who has taken a suspicious snapshot as it is.
+fn acknowledged(row: &SnapshotRow) -> Result<Option<Acknowledgement>> {
+    let mark = row
+        .acknowledged
+        .as_ref()
+        .map(|mark| MarkRecord::decode(mark));
+    let mark = mark.transpose()?;
+    Ok(mark.map(|mark| Acknowledgement {
+        time_ns: mark.time_ns,
+        actor: mark.actor,
+    }))
 }
 
 pub(crate) fn not_found(id: &SnapshotId) -> Error {

@@ -22,9 +22,10 @@ pub(super) type Readers = SqlitePool;
 pub(super) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 
 /// Migrations in order; entry n leads to schema n + 1. Released ones are never changed.
-pub(super) const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 3] = [
     include_str!("migrations/sqlite/0001.sql"),
     include_str!("migrations/sqlite/0002.sql"),
+    include_str!("migrations/sqlite/0003.sql"),
 ];
 
 /// Memory of the writer's page cache, KiB.
@@ -50,6 +51,7 @@ pub(super) async fn connect_writer(file: &Path, create: bool) -> Result<Conn, sq
     let mut options = options(file)
         .create_if_missing(create)
         .synchronous(SqliteSynchronous::Full)
+        .pragma("temp_store", "memory")
         .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
         // 64 MiB between checkpoints: with random ids a page is then written once for many packs.
         .pragma("wal_autocheckpoint", "16000")

@@ -319,6 +319,10 @@ pub struct SnapshotRow {
     pub stored_bytes: u64,
     /// The record, opened: what `format::snapshot` encodes.
     pub record: Bytes,
+    /// It and what is older is kept until somebody has acknowledged it.
+    pub suspicious: bool,
+    /// The first mark that acknowledges it, opened; only of a suspicious one, and only as it is read.
+    pub acknowledged: Option<Bytes>,
 }
 
 impl SnapshotRow {
@@ -337,6 +341,8 @@ impl SnapshotRow {
             problem_count: record.problem_count,
             stored_bytes,
             record: record.encode()?.into(),
+            suspicious: record.is_suspicious(),
+            acknowledged: None,
         })
     }
 }

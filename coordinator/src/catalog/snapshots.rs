@@ -5,10 +5,17 @@ use crate::catalog::error::{Doing, Result, bad_row};
 use crate::catalog::{Catalog, SnapshotRow, VolumeNo, transact};
 use holdfast_format::id::{IdPrefix, IdempotencyKey, NodeId, SnapshotId, VolumeId};
 use sqlx::{AssertSqlSafe, Row};
+use std::collections::HashMap;
 
 const SELECT: &str = "SELECT s.id, v.id, s.sequence, s.started_ns, s.received_ns, s.parent, s.root, \
-                      s.problems_root, s.run_key, s.problem_count, s.stored_bytes, s.record \
+                      s.problems_root, s.run_key, s.problem_count, s.stored_bytes, s.record, \
+                      s.suspicious, CASE s.suspicious WHEN 1 THEN (SELECT m.body FROM marks m \
+                      WHERE m.subject = s.id AND m.kind = 6 ORDER BY m.time_ns, m.id LIMIT 1) END \
                       FROM snapshots s JOIN volumes v ON v.volume_no = s.volume_no";
+
+/// Visible, suspicious, and no mark of kind `MarkRow::ACKNOWLEDGE` about it.
+const UNACKNOWLEDGED: &str = "s.suspicious = 1 AND s.forgotten_ns IS NULL AND NOT EXISTS \
+                              (SELECT 1 FROM marks m WHERE m.subject = s.id AND m.kind = 6)";
 
 fn decode(row: &DbRow) -> Result<SnapshotRow> {
     const DOING: &str = "read a snapshot";
@@ -35,6 +42,8 @@ fn decode(row: &DbRow) -> Result<SnapshotRow> {
         problem_count: count(9)?,
         stored_bytes: count(10)?,
         record: bytes(11)?.to_vec().into(),
+        suspicious: row.try_get::<i64, _>(12).doing(DOING)? != 0,
+        acknowledged: maybe(13)?.map(|body| body.to_vec().into()),
     })
 }
 
@@ -46,8 +55,8 @@ pub(super) async fn insert(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO snapshots (id, volume_no, sequence, started_ns, received_ns, parent, root,
-         problems_root, run_key, problem_count, stored_bytes, record)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+         problems_root, run_key, problem_count, stored_bytes, record, suspicious)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (id) DO UPDATE SET forgotten_ns = NULL",
     )
     .bind(snapshot.id.as_bytes().as_slice())
@@ -67,6 +76,7 @@ pub(super) async fn insert(
     .bind(snapshot.problem_count as i64)
     .bind(snapshot.stored_bytes as i64)
     .bind(&snapshot.record[..])
+    .bind(i64::from(snapshot.suspicious))
     .execute(conn)
     .await
     .doing("insert a snapshot")?;
@@ -148,6 +158,39 @@ impl Catalog {
             .await
             .doing("find a snapshot")?;
         row.as_ref().map(decode).transpose()
+    }
+
+    /// The newest suspicious snapshot of a volume that nobody has acknowledged.
+    pub async fn suspicious(&self, volume: &VolumeId) -> Result<Option<SnapshotRow>> {
+        let mut conn = self.readers.acquire().await.doing("find a snapshot")?;
+        let sql = format!(
+            "{SELECT} WHERE v.id = $1 AND {UNACKNOWLEDGED}
+             ORDER BY s.sequence DESC, s.received_ns DESC, s.id LIMIT 1"
+        );
+        let row = sqlx::query(AssertSqlSafe(sql))
+            .bind(volume.as_bytes().as_slice())
+            .fetch_optional(&mut *conn)
+            .await
+            .doing("find a snapshot")?;
+        row.as_ref().map(decode).transpose()
+    }
+
+    /// How many suspicious snapshots of each volume nobody has acknowledged; volumes without one are not named.
+    pub async fn suspicious_counts(&self) -> Result<HashMap<VolumeId, u64>> {
+        const DOING: &str = "count suspicious snapshots";
+        let mut conn = self.readers.acquire().await.doing(DOING)?;
+        let sql = format!(
+            "SELECT v.id, COUNT(*) FROM snapshots s JOIN volumes v ON v.volume_no = s.volume_no
+             WHERE {UNACKNOWLEDGED} GROUP BY v.id"
+        );
+        let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *conn).await;
+        let count = |row: &DbRow| {
+            let id: &[u8] = row.try_get(0).doing(DOING)?;
+            let id = VolumeId::try_from(id).map_err(|error| bad_row(error.to_string()))?;
+            let count: i64 = row.try_get(1).doing(DOING)?;
+            Ok((id, u64::try_from(count).unwrap_or(0)))
+        };
+        rows.doing(DOING)?.iter().map(count).collect()
     }
 
     /// Hides a snapshot whose record was deleted; whether it was visible.

@@ -211,9 +211,7 @@ impl Repository {
     pub fn seal_snapshot(&self, record: &Snapshot) -> Result<(SnapshotId, bytes::Bytes)> {
         let keys = self.keyring.domain(&record.domain, record.generation)?;
         let plain = record.encode()?;
-        let sealed = self
-            .keyring
-            .seal_in_domain(&keys, ObjectKind::Snapshot, &plain)?;
+        let sealed = self.keyring.seal_in_domain(&keys, record.kind(), &plain)?;
         Ok((Snapshot::id_of(&sealed), sealed))
     }
 

@@ -40,8 +40,7 @@ pub async fn read(
     if Snapshot::id_of(&stored) != id {
         return Err(damaged("its bytes do not have its name"));
     }
-    let plain = keyring.open(&name, ObjectKind::Snapshot, &stored)?;
-    let record = Snapshot::decode(&plain).map_err(|error| RepoError::of_object(name, error))?;
+    let (_, record) = open(keyring, &name, &stored)?;
     if record.volume != volume {
         return Err(damaged("it is a record of another volume"));
     }
@@ -57,6 +56,25 @@ pub async fn read(
         record,
         size: stored.len() as u64,
     })
+}
+
+/// The plain bytes of a sealed record of either kind, and what they say.
+pub fn open(keyring: &Keyring, name: &ObjectName, stored: &[u8]) -> Result<(Vec<u8>, Snapshot)> {
+    let header = Header::decode(stored).map_err(|error| RepoError::of_object(name, error))?;
+    let kind = match header.kind {
+        kind if kind.is_snapshot() => kind,
+        // Refused by its name.
+        _ => ObjectKind::Snapshot,
+    };
+    let plain = keyring.open(name, kind, stored)?;
+    let record = Snapshot::decode(&plain).map_err(|error| RepoError::of_object(name, error))?;
+    if record.kind() != kind {
+        return Err(RepoError::ObjectDamaged {
+            name: name.to_string(),
+            detail: "it is a record of another kind than it says".into(),
+        });
+    }
+    Ok((plain, record))
 }
 
 /// All snapshot records, in no order; each that cannot be read is an error of its own and ends nothing.

@@ -54,6 +54,7 @@ fn record(domain: &Domain) -> Snapshot {
         stats: Stats::default(),
         problem_count: 0,
         first_problems: Vec::new(),
+        signals: None,
     }
 }
 

@@ -4,12 +4,13 @@
 //! It speaks in the messages of the `Jobs` service: they are state of this process and never stored.
 
 use crate::error::{Error, Result};
+use crate::schedule::states::States;
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::{
     AgentVolume, BackupOrder, CancelOrder, Hello, JobInfo, JobState, Order, Report, RestoreOrder,
-    order,
+    VolumeFacts, VolumeState, order,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -76,6 +77,15 @@ struct Agent {
     connection: u64,
     orders: mpsc::Sender<Order>,
     volumes: Vec<AgentVolume>,
+    states: States,
+}
+
+impl Agent {
+    fn lists(&self) -> impl Fn(&str) -> bool + use<> {
+        let names = self.volumes.iter().filter_map(|v| v.facts.as_ref());
+        let names: HashSet<String> = names.map(|facts| facts.name.clone()).collect();
+        move |name| names.contains(name)
+    }
 }
 
 struct Row {
@@ -84,6 +94,15 @@ struct Row {
     /// The coming or going of its agent since which nobody has reported it; `None` where it was
     /// reported since, or started later.
     unheard_since: Option<u64>,
+}
+
+/// A volume that an agent serves now.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The volume.
+    pub facts: VolumeFacts,
+    /// Its state as it is now, and when it arrived; `None`: nothing was said of it.
+    pub state: Option<(VolumeState, Duration)>,
 }
 
 /// An agent's subscription. Give it back with `Hub::disconnect`.
@@ -117,6 +136,7 @@ impl Hub {
             connection: number,
             orders,
             volumes: bounded(volumes),
+            states: States::default(),
         };
         state.agents.insert(hello.node.clone(), agent);
         state.hear_again(&hello.node, number);
@@ -131,6 +151,18 @@ impl Hub {
             && agent.connection == connection.number
         {
             agent.volumes = bounded(volumes);
+            agent.states.keep(agent.lists());
+        }
+    }
+
+    /// Takes in what the agent says of volumes that it lists. With the agent, it goes.
+    pub fn set_states(&self, connection: &Connection, states: Vec<VolumeState>, now: Duration) {
+        let mut state = self.lock();
+        if let Some(agent) = state.agents.get_mut(&connection.node)
+            && agent.connection == connection.number
+        {
+            let is_listed = agent.lists();
+            agent.states.take(states, is_listed, now);
         }
     }
 
@@ -255,6 +287,32 @@ impl Hub {
         agents
             .flat_map(|(node, agent)| agent.volumes.iter().map(|v| (node.clone(), v.clone())))
             .collect()
+    }
+
+    /// Whether a backup of the volume runs or waits.
+    pub fn is_backing_up(&self, volume: &str) -> bool {
+        let state = self.lock();
+        state.jobs.iter().any(|row| {
+            let info = row.info.borrow();
+            info.ended_ns == 0 && info.what == "backup" && info.volume == volume
+        })
+    }
+
+    /// What agents say of volumes that they list and may read: volume, its state now, and when that
+    /// arrived.
+    pub fn served(&self, now: Duration) -> Vec<Served> {
+        let state = self.lock();
+        let mut out: Vec<Served> = Vec::new();
+        for agent in state.agents.values() {
+            for volume in agent.volumes.iter().filter(|volume| volume.eligible) {
+                let facts = volume.facts.clone().unwrap_or_default();
+                out.push(Served {
+                    state: agent.states.at(&facts.name, now),
+                    facts,
+                });
+            }
+        }
+        out
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

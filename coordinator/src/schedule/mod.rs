@@ -1,6 +1,12 @@
 //! Work for agents: who is connected, what was asked of them, how it goes. In memory only; what must
 //! survive a restart is a snapshot, never a job.
 
+mod continuous;
 mod hub;
+mod states;
+mod trigger;
 
+pub use continuous::{ContinuousRule, VolumePattern};
 pub use hub::{AGENT_GRACE, Connection, Hub, RETURN_GRACE, What};
+pub use states::{JOURNAL_WORDS, TRUSTED};
+pub use trigger::start as start_continuous;

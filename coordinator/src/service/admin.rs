@@ -14,10 +14,11 @@ use holdfast_format::wire::{
     SnapshotInfo, WireContent, entry_to_wire, id_from_wire, id_to_wire, listed_to_wire, put_to_wire,
 };
 use holdfast_proto::v1::{
-    self as proto, BackupOrder, CancelJobRequest, DiffReply, DiffRequest, FindReply, FindRequest,
-    ForgetReply, ForgetRequest, JobInfo, JobsReply, JobsRequest, ListReply, ListRequest,
-    RestoreOrder, SnapshotsReply, SnapshotsRequest, StartBackupRequest, StartRestoreRequest,
-    StatusReply, StatusRequest, VolumesReply, VolumesRequest, WatchJobRequest, admin_server::Admin,
+    self as proto, AcknowledgeReply, AcknowledgeRequest, BackupOrder, CancelJobRequest, DiffReply,
+    DiffRequest, FindReply, FindRequest, ForgetReply, ForgetRequest, JobInfo, JobsReply,
+    JobsRequest, ListReply, ListRequest, RestoreOrder, SnapshotsReply, SnapshotsRequest,
+    StartBackupRequest, StartRestoreRequest, StatusReply, StatusRequest, VolumesReply,
+    VolumesRequest, WatchJobRequest, admin_server::Admin,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -119,6 +120,21 @@ impl Admin for AdminService {
         let info = self.0.forget(&id).await.map_err(status)?;
         Ok(Response::new(ForgetReply {
             snapshot: Some(info.into()),
+        }))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<AcknowledgeRequest>,
+    ) -> Result<Response<AcknowledgeReply>, Status> {
+        auth::authorize(&peer(&request), Action::Administer).map_err(status)?;
+        let request = request.into_inner();
+        let id = snapshot(&request.snapshot).map_err(status)?;
+        let acknowledged = self.0.acknowledge(&id, &request.actor).await;
+        let (info, already) = acknowledged.map_err(status)?;
+        Ok(Response::new(AcknowledgeReply {
+            snapshot: Some(info.into()),
+            already,
         }))
     }
 

@@ -4,7 +4,7 @@ use super::{MAX_MESSAGE_BYTES, peer, status};
 use crate::Coordinator;
 use crate::auth::{self, Action};
 use crate::error::{Error, Result};
-use crate::session::{Begin, Body, Message, PROTOCOL};
+use crate::session::{Begin, Body, Message, PROTOCOL, Told};
 use bytes::Bytes;
 use futures::StreamExt;
 use holdfast_format::FormatError;
@@ -12,7 +12,7 @@ use holdfast_format::frame::Frame;
 use holdfast_format::id::SessionId;
 use holdfast_format::wire::{
     Limits, MAX_ASKED_CHUNKS, MAX_CHANGES, change_from_wire, chunk_ids_from_wire, id_from_wire,
-    id_to_wire, optional_id_from_wire, problem_from_wire,
+    id_to_wire, optional_id_from_wire, problem_from_wire, signals_from_wire,
 };
 use holdfast_proto::v1::{
     AbortReply, AbortRequest, Ack, BeginReply, BeginRequest, CommitReply, CommitRequest,
@@ -135,12 +135,15 @@ impl Backup for BackupService {
         auth::authorize(&peer(&request), Action::Session).map_err(status)?;
         let request = request.into_inner();
         let id = id_from_wire::<SessionId>(&request.session).map_err(|e| status(e.into()))?;
-        let stats = request.stats.unwrap_or_default().into();
+        let told = Told {
+            stats: request.stats.unwrap_or_default().into(),
+            signals: request.signals.map(signals_from_wire),
+        };
         let sessions = self.0.sessions().map_err(status)?.clone();
         // On its own task: a client that hangs up does not stop a commit half-way.
         let commit = tokio::spawn(async move {
             sessions
-                .commit(&id, request.lease_epoch, request.last_seq, stats)
+                .commit(&id, request.lease_epoch, request.last_seq, told)
                 .await
         });
         let info = commit

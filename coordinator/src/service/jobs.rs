@@ -84,6 +84,10 @@ fn take(coordinator: &Coordinator, connection: &Connection, message: AgentMessag
         Some(agent_message::Body::Volumes(list)) => {
             coordinator.hub().set_volumes(connection, list.volumes);
         }
+        Some(agent_message::Body::States(list)) => {
+            let now = coordinator.clock().elapsed();
+            coordinator.hub().set_states(connection, list.states, now);
+        }
         Some(agent_message::Body::Hello(_)) | None => {}
     }
 }

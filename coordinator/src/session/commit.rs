@@ -1,14 +1,29 @@
 //! The commit of a session: packs durable, record reserved, put, published. Every step can be repeated,
 //! and whatever was reserved is what a repetition publishes.
 
-use crate::catalog::Reservation;
+use crate::blocking;
+use crate::catalog::{Reservation, SnapshotRow};
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::session::run::Run;
+use crate::session::signals::{self, Before, Seen};
+use crate::session::tree_task::Counted;
 use holdfast_format::names::ObjectName;
+use holdfast_format::signals::Signals;
 use holdfast_format::snapshot::Snapshot;
 use holdfast_format::stats::Stats;
+use holdfast_format::tree::Root;
 use holdfast_format::wire::SnapshotInfo;
+use std::sync::atomic::Ordering;
+
+/// What the agent tells of its run.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Its counters.
+    pub stats: Stats,
+    /// How the volume changed; not judged. `None`: it does not count that.
+    pub signals: Option<Signals>,
+}
 
 impl Session {
     /// Makes the run a snapshot. `last_seq` is the number of the last message that the agent sent.
@@ -16,7 +31,7 @@ impl Session {
         &self,
         epoch: u64,
         last_seq: u64,
-        stats: Stats,
+        told: Told,
     ) -> Result<SnapshotInfo> {
         self.lease.check(epoch).await?;
         let mut run = self.run().await?;
@@ -30,7 +45,7 @@ impl Session {
                     let rule = format!("commit of {last_seq} messages, but {} came", run.seq);
                     return Err(Error::invalid(rule));
                 }
-                let reservation = self.kept(self.prepare(&mut run, stats)).await?;
+                let reservation = self.kept(self.prepare(&mut run, told)).await?;
                 self.reserve(&reservation).await?;
                 run.reserved = Some(reservation.clone());
                 reservation
@@ -48,6 +63,17 @@ impl Session {
             problems = info.problems,
             "snapshot committed"
         );
+        if let Some(signals) = info.signals.as_ref().filter(|signals| signals.suspicious) {
+            self.core.made_suspicious.fetch_add(1, Ordering::Relaxed);
+            let reasons: Vec<&str> = signals.reasons.iter().map(|r| r.as_str()).collect();
+            tracing::warn!(
+                volume = %self.facts.name,
+                snapshot = %reservation.snapshot.short(),
+                score = signals.score,
+                reasons = reasons.join(","),
+                "the snapshot is suspicious: earlier ones are kept until somebody acknowledges it"
+            );
+        }
         Ok(info)
     }
 
@@ -65,13 +91,15 @@ impl Session {
     }
 
     /// Makes everything durable that the snapshot will name, and its record.
-    async fn prepare(&self, run: &mut Run, stats: Stats) -> Result<Reservation> {
+    async fn prepare(&self, run: &mut Run, told: Told) -> Result<Reservation> {
         let mut root = self.parent.as_ref().map(|parent| parent.root);
+        let mut counted = None;
         if let Some(tree) = run.tree.take() {
             // Once taken, the entries of this stream are used up: what fails below needs them again.
             run.seq = 0;
             let tree = tree.finish().await?;
             root = Some(tree.root);
+            counted = Some(tree.counted);
             run.stats.stored_bytes += tree.stored.bytes;
             tree.stored
                 .tickets
@@ -97,6 +125,24 @@ impl Session {
             .for_each(|ticket| run.wait_for(ticket));
         self.make_durable(run).await?;
 
+        let stats = Stats {
+            new_chunks: run.stats.new_chunks,
+            new_chunk_bytes: run.stats.new_chunk_bytes,
+            stored_bytes: run.stats.stored_bytes,
+            problems: problems.count,
+            ..told.stats
+        };
+        let before = self.before().await?;
+        let seen = Seen {
+            counted: counted.unwrap_or_else(|| Counted {
+                entries: before.as_ref().map_or(0, |before| before.entries),
+                ..Counted::default()
+            }),
+            plain_bytes: run.stats.frame_plain_bytes,
+            packed_bytes: run.stats.frame_packed_bytes,
+            new_bytes: run.stats.new_chunk_bytes,
+        };
+        let signals = signals::judge(before.as_ref(), told.signals, &stats, &seen);
         let sequence = self.core.catalog.next_sequence(self.volume.no).await?;
         let record = Snapshot {
             volume: self.volume.id,
@@ -110,15 +156,10 @@ impl Session {
             received_ns: self.core.clock.now_ns(),
             run: self.key,
             facts: self.facts.clone(),
-            stats: Stats {
-                new_chunks: run.stats.new_chunks,
-                new_chunk_bytes: run.stats.new_chunk_bytes,
-                stored_bytes: run.stats.stored_bytes,
-                problems: problems.count,
-                ..stats
-            },
+            stats,
             problem_count: problems.count,
             first_problems: problems.first,
+            signals,
         };
         let (snapshot, sealed) = self.core.repository.seal_snapshot(&record)?;
         let volume = self.volume.id;
@@ -138,6 +179,49 @@ impl Session {
             record: sealed,
             reserved_ns: self.core.clock.now_ns(),
         })
+    }
+
+    /// The volume's newest snapshot, whatever the run was made against: an agent that works without a
+    /// parent, or against an older one, is judged like any other.
+    async fn before(&self) -> Result<Option<Before>> {
+        let Some(row) = self.core.catalog.latest(self.volume.no).await? else {
+            return Ok(None);
+        };
+        let record = Snapshot::decode(&row.record)?;
+        let is_parent = self
+            .parent
+            .as_ref()
+            .is_some_and(|parent| parent.id == row.id);
+        let counted = record
+            .signals
+            .as_ref()
+            .map_or(0, |signals| signals.counts.entries);
+        let entries = match counted {
+            0 => self.entries_of(&row, &record.stats).await,
+            entries => entries,
+        };
+        let is_taken = !record.is_suspicious() || row.acknowledged.is_some();
+        Ok(Some(Before::of(&record, entries, is_parent, is_taken)))
+    }
+
+    /// Entries of a snapshot whose record does not count them, by the root of its tree; where that is
+    /// lost, as its agent told.
+    async fn entries_of(&self, row: &SnapshotRow, stats: &Stats) -> u64 {
+        let root = async {
+            let view = self.core.library.view_of(row)?;
+            blocking("count entries", move || {
+                Root::load(&view.ids, &view.nodes(), &view.record.entries_root)
+            })
+            .await
+        };
+        match root.await {
+            Ok(root) => root.count,
+            Err(error) => {
+                tracing::warn!(%error, snapshot = %row.id, "its entries cannot be counted");
+                let sum = stats.files.saturating_add(stats.directories);
+                sum.saturating_add(stats.others)
+            }
+        }
     }
 
     /// Finishes the packs that hold frames of this session, and waits for them.

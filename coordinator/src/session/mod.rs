@@ -4,7 +4,7 @@
 //! of it, which starts its entries from nothing; chunks that were acknowledged are held by the volume
 //! and need not come again.
 //!
-//! Imports inside go down this list: `registry → proof, commit, upload → receive, references, tree_task,
+//! Imports inside go down this list: `registry → proof, commit, upload → signals, receive, references, tree_task,
 //! problems → node_store → doubt → pack_pool → open_pack, ticket`.
 
 mod acks;
@@ -23,11 +23,13 @@ mod receive;
 mod references;
 mod registry;
 mod run;
+mod signals;
 mod spool;
 mod ticket;
 mod tree_task;
 mod upload;
 
+pub use commit::Told;
 pub use pack_pool::{PackPool, PoolParts};
 pub use registry::{Begin, Sessions};
 pub use upload::{Body, Message};

@@ -98,6 +98,8 @@ impl Session {
                 .await?
             };
             run.stats.stored_bytes += frame.payload.len() as u64;
+            run.stats.frame_packed_bytes += frame.payload.len() as u64;
+            run.stats.frame_plain_bytes += u64::from(frame.plain_length);
             let volume = Some(self.volume.no);
             let kind = ItemKind::Chunk;
             let ticket = self

@@ -5,13 +5,12 @@ use crate::catalog::{BeginSession, Volume, VolumeRow};
 use crate::error::{Error, Result};
 use crate::session::doubt::Doubt;
 use crate::session::proof::Proof;
-use crate::session::{Lease, Parent, Session, SessionParts};
+use crate::session::{Lease, Parent, Session, SessionParts, Told};
 use holdfast_format::id::{DomainId, IdempotencyKey, SessionId, SnapshotId, VolumeId};
 use holdfast_format::keys::DomainKeys;
 use holdfast_format::mark::{Mark, MarkRecord};
 use holdfast_format::path::RelPath;
 use holdfast_format::snapshot::Snapshot;
-use holdfast_format::stats::Stats;
 use holdfast_format::volume::VolumeFacts;
 use holdfast_format::wire::SnapshotInfo;
 use std::collections::{HashMap, VecDeque};
@@ -194,7 +193,7 @@ impl Sessions {
         id: &SessionId,
         epoch: u64,
         last_seq: u64,
-        stats: Stats,
+        told: Told,
     ) -> Result<SnapshotInfo> {
         let session = match self.open(id, epoch) {
             Err(Error::UnknownSession) => {
@@ -203,7 +202,7 @@ impl Sessions {
             }
             session => session?,
         };
-        let info = session.commit(epoch, last_seq, stats).await?;
+        let info = session.commit(epoch, last_seq, told).await?;
         // Nothing but its answer is needed any more.
         self.remember(*id, info.id);
         self.lock().remove(id);

@@ -40,6 +40,10 @@ pub struct RunStats {
     pub new_chunk_bytes: u64,
     /// Payload bytes of the frames that were added to packs.
     pub stored_bytes: u64,
+    /// Plain bytes of those of them that hold chunks.
+    pub frame_plain_bytes: u64,
+    /// Payload bytes of those.
+    pub frame_packed_bytes: u64,
 }
 
 impl Run {

@@ -15,7 +15,7 @@ use holdfast_format::list::ListBuilder;
 use holdfast_format::path::RelPath;
 use holdfast_format::tree::{Lookup, apply};
 use holdfast_format::wire::{ContentChecker, WireChange, WireContent};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -40,6 +40,19 @@ pub struct Tree {
     pub root: NodeId,
     /// Where its nodes went.
     pub stored: Stored,
+    /// What became of the parent's entries.
+    pub counted: Counted,
+}
+
+/// What a delta did to the parent's tree, as the coordinator sees it whatever the agent says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counted {
+    /// Entries now.
+    pub entries: u64,
+    /// Entries of the parent whose path is gone.
+    pub removed: u64,
+    /// Files whose content was taken over from another path of the parent.
+    pub moved: u64,
 }
 
 impl TreeTask {
@@ -87,6 +100,7 @@ fn build(
 ) -> Result<Tree> {
     let ids = &domain.ids;
     let store = RefCell::new(store);
+    let moved = Cell::new(0);
     let changes = Changes {
         batches,
         batch: Vec::new().into_iter(),
@@ -94,11 +108,17 @@ fn build(
         ids,
         parent: parent.map(|root| Lookup::new(ids, nodes, root)),
         store: SharedStore(&store),
+        moved: &moved,
     };
-    let root = apply(ids, nodes, parent, changes, &mut SharedStore(&store))?;
+    let edited = apply(ids, nodes, parent, changes, &mut SharedStore(&store))?;
     Ok(Tree {
-        root: root.id,
+        root: edited.root.id,
         stored: store.into_inner().finish()?,
+        counted: Counted {
+            entries: edited.root.count,
+            removed: edited.removed,
+            moved: moved.get(),
+        },
     })
 }
 
@@ -110,6 +130,8 @@ struct Changes<'a> {
     ids: &'a Ids,
     parent: Option<Lookup<'a, Nodes>>,
     store: SharedStore<'a>,
+    /// Files whose content is that of another path.
+    moved: &'a Cell<u64>,
 }
 
 impl Iterator for Changes<'_> {
@@ -181,6 +203,9 @@ impl Changes<'_> {
             }
             WireContent::AsInParent(of) => {
                 let found = self.in_parent(path, &of)?;
+                if of != *path {
+                    self.moved.set(self.moved.get() + 1);
+                }
                 entry.size = found.size;
                 found.content
             }

@@ -192,11 +192,23 @@ impl Agent {
     }
 
     pub async fn commit(&mut self, last_seq: u64) -> Result<proto::SnapshotInfo, tonic::Status> {
+        self.commit_telling(last_seq, proto::Stats::default(), None)
+            .await
+    }
+
+    /// Commits, with what the agent says of its run.
+    pub async fn commit_telling(
+        &mut self,
+        last_seq: u64,
+        stats: proto::Stats,
+        signals: Option<proto::Signals>,
+    ) -> Result<proto::SnapshotInfo, tonic::Status> {
         let request = proto::CommitRequest {
             session: self.begun.session.clone(),
             lease_epoch: self.begun.lease_epoch,
             last_seq,
-            stats: Some(proto::Stats::default()),
+            stats: Some(stats),
+            signals,
         };
         let reply = self.client.commit(request).await?.into_inner();
         Ok(reply.snapshot.unwrap())
@@ -209,6 +221,20 @@ impl Agent {
             self.upload().await?;
         }
         self.commit(last).await
+    }
+
+    /// Uploads what was queued and commits it, with what the agent says of its run.
+    pub async fn finish_telling(
+        mut self,
+        stats: proto::Stats,
+        signals: proto::Signals,
+    ) -> proto::SnapshotInfo {
+        let last = self.messages.len() as u64;
+        if last > 0 {
+            self.upload().await.unwrap();
+        }
+        let made = self.commit_telling(last, stats, Some(signals)).await;
+        made.unwrap()
     }
 
     pub async fn missing(&mut self, chunks: &[Bytes]) -> Result<Vec<u32>, tonic::Status> {

@@ -3,7 +3,8 @@
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
-use holdfast_coordinator::catalog::Catalog;
+use holdfast_coordinator::catalog::{CATALOG_FILE, Catalog};
+use holdfast_coordinator::repo::rebuild::rebuild;
 use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions};
 use holdfast_coordinator::{Coordinator, CoordinatorSettings, transport};
 use holdfast_format::id::{CatalogId, RepositoryId};
@@ -144,6 +145,21 @@ pub async fn open_with(
     Coordinator::open(settings, repository, clock)
         .await
         .unwrap()
+}
+
+/// The same repository after its catalog was lost and built again.
+pub async fn lose_the_catalog(bench: Bench) -> Bench {
+    bench.coordinator.shutdown().await.unwrap();
+    let state = bench.dir.path().join("state");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(state.join(format!("{CATALOG_FILE}{suffix}")));
+    }
+    let repository = repository(bench.dir.path()).await;
+    let id = CatalogId::from_bytes([3; 16]);
+    let (catalog, found) = rebuild(&repository, &state, id, 1, &|_| {}).await.unwrap();
+    assert_eq!(found.problems, []);
+    catalog.close().await.unwrap();
+    Bench::over(bench.dir).await
 }
 
 /// The repository of a directory, without a coordinator.

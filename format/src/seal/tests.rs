@@ -89,7 +89,7 @@ fn headers_round_trip_and_refuse_what_they_do_not_know() {
     for header in [header(), kek] {
         assert_eq!(Header::decode(&header.encode()).unwrap(), header);
     }
-    for (place, byte) in [(0, b'X'), (4, 2), (6, 0), (6, 10), (7, 2), (8, 1), (24, 1)] {
+    for (place, byte) in [(0, b'X'), (4, 2), (6, 0), (6, 11), (7, 2), (8, 1), (24, 1)] {
         let mut bytes = kek.encode();
         bytes[place] = byte;
         assert!(Header::decode(&bytes).is_err(), "{place}");

@@ -9,7 +9,7 @@
 //! subtrees are still to come, each as what it does not share with the name before.
 
 use super::cursor::Lookup;
-use super::{Edit, NodeSink, NodeSource, Root, edit};
+use super::{Edit, Edited, NodeSink, NodeSource, Root, edit};
 use crate::codec::{decode_entry, encode_entry};
 use crate::delta::Change;
 use crate::entry::{Entry, Kind};
@@ -26,7 +26,7 @@ pub fn apply<S, K, E>(
     parent: Option<&NodeId>,
     changes: impl Iterator<Item = Result<Change, E>>,
     sink: &mut K,
-) -> Result<Root, E>
+) -> Result<Edited, E>
 where
     S: NodeSource,
     K: NodeSink,

@@ -39,6 +39,15 @@ impl Edit {
     }
 }
 
+/// What a row of edits made of a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Edited {
+    /// The new tree.
+    pub root: Root,
+    /// Keys of the old tree that the new one does not have.
+    pub removed: u64,
+}
+
 /// The tree that `root` becomes by the edits, in format version 1.
 pub fn edit<S, K, E>(
     ids: &Ids,
@@ -46,7 +55,7 @@ pub fn edit<S, K, E>(
     root: &NodeId,
     edits: impl Iterator<Item = Result<Edit, E>>,
     sink: &mut K,
-) -> Result<Root, E>
+) -> Result<Edited, E>
 where
     S: NodeSource,
     K: NodeSink,
@@ -63,7 +72,7 @@ pub fn edit_with<S, K, E>(
     root: &NodeId,
     edits: impl Iterator<Item = Result<Edit, E>>,
     sink: &mut K,
-) -> Result<Root, E>
+) -> Result<Edited, E>
 where
     S: NodeSource,
     K: NodeSink,
@@ -75,13 +84,16 @@ where
         edits,
         next: None,
         removing: None,
+        removed: 0,
     };
     editor.pull()?;
     editor.run()?;
-    match editor.levels.finish()? {
-        Finished::Root(root) => Ok(root),
-        Finished::TakenOver { id, .. } => lowest_root(ids, source, id),
-    }
+    let removed = editor.removed;
+    let root = match editor.levels.finish()? {
+        Finished::Root(root) => root,
+        Finished::TakenOver { id, .. } => lowest_root::<S, E>(ids, source, id)?,
+    };
+    Ok(Edited { root, removed })
 }
 
 /// The tree's root is the lowest node above everything: a taken-over node may have one child only.
@@ -114,6 +126,8 @@ struct Editor<'a, S, K, I> {
     edits: I,
     next: Option<Edit>,
     removing: Option<Removing>,
+    /// Keys of the old tree that are gone so far.
+    removed: u64,
 }
 
 /// A prefix whose old items go.
@@ -211,6 +225,7 @@ where
         if !edited {
             if let Some(removing) = &self.removing {
                 if removing.covers(self.walker.key(), upper) {
+                    self.removed += count;
                     return Ok(self.walker.skip()?);
                 }
             } else if self.levels.starts_node(level) {
@@ -225,8 +240,9 @@ where
         let key = self.walker.key();
         let same = |next: &Edit| next.key() == key && !matches!(next, Edit::RemovePrefix(_));
         if self.next.as_ref().is_some_and(same) {
-            if let Some(Edit::Put(key, value)) = self.pull()? {
-                self.levels.push_item(&key, &value)?;
+            match self.pull()? {
+                Some(Edit::Put(key, value)) => self.levels.push_item(&key, &value)?,
+                _ => self.removed += 1,
             }
         } else if !self
             .removing
@@ -234,6 +250,8 @@ where
             .is_some_and(|removing| key.starts_with(&removing.prefix))
         {
             self.levels.push_item(key, value)?;
+        } else {
+            self.removed += 1;
         }
         Ok(self.walker.skip()?)
     }

@@ -23,7 +23,7 @@ pub use apply::{Applier, Edits, apply};
 pub use build::TreeBuilder;
 pub use cursor::{Cursor, Lookup, LossyCursor, Scanned, get};
 pub use diff::{DiffItem, diff};
-pub use edit::{Edit, edit, edit_with};
+pub use edit::{Edit, Edited, edit, edit_with};
 pub use memory::MemoryNodes;
 pub use node::{MAX_KEY_BYTES, MAX_LEVEL, MAX_NODE_BYTES, MAX_VALUE_BYTES};
 pub use split::TreeParams;

@@ -88,8 +88,11 @@ fn check_edit(params: TreeParams, map: &Map, edits: &[Edit]) -> (Root, MemoryNod
     let (root, mut nodes) = build(params, map);
     let mut new = MemoryNodes::default();
     let row = edits.iter().cloned().map(Ok::<_, FormatError>);
-    let edited = edit_with(&ids, params, &nodes, &root.id, row, &mut new).unwrap();
+    let done = edit_with(&ids, params, &nodes, &root.id, row, &mut new).unwrap();
+    let edited = done.root;
     let expected_map = apply_to_map(map, edits);
+    let gone = map.keys().filter(|key| !expected_map.contains_key(*key));
+    assert_eq!(done.removed, gone.count() as u64);
     let (expected, fresh) = build(params, &expected_map);
     assert_eq!(edited, expected, "edit and fresh build differ");
     let wanted = reachable(&fresh, &expected);
@@ -398,7 +401,9 @@ fn few_edits_touch_few_nodes() {
         let source = Counted(&nodes, 0.into());
         let mut new = MemoryNodes::default();
         let row = edits.iter().cloned().map(Ok::<_, FormatError>);
-        let edited = edit_with(&ids, params, &source, &root.id, row, &mut new).unwrap();
+        let edited = edit_with(&ids, params, &source, &root.id, row, &mut new)
+            .unwrap()
+            .root;
         assert_eq!(edited, build(params, &apply_to_map(&map, &edits)).0);
         let (loaded, stored) = (source.1.get(), new.nodes.len());
         assert!(stored <= 2 * k * height, "{k} edits stored {stored}");
@@ -486,7 +491,10 @@ fn a_prefix_is_removed_without_reading_what_goes() {
     let row = edits.iter().cloned().map(Ok::<_, FormatError>);
     let mut new = MemoryNodes::default();
     let edited = edit_with(&ids, params, &source, &root.id, row, &mut new).unwrap();
-    assert_eq!(edited, build(params, &apply_to_map(&map, &edits)).0);
+    let left = apply_to_map(&map, &edits);
+    assert_eq!(edited.root, build(params, &left).0);
+    // Subtrees that were never opened are counted too.
+    assert_eq!(edited.removed, (map.len() - left.len()) as u64);
     let height = usize::from(root.level) + 1;
     assert!(source.1.get() <= 4 * 4 * height, "{}", source.1.get());
 }

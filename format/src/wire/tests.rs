@@ -3,6 +3,7 @@ use crate::entry::{Content, Entry, Extent, Kind, Xattr, XattrValue};
 use crate::frame::FrameBuilder;
 use crate::id::IdempotencyKey;
 use crate::keys::IdKey;
+use crate::signals::{Anomaly, MAX_SCORE, Mode};
 
 const LIMITS: Limits = Limits {
     inline_limit: 512,
@@ -271,10 +272,83 @@ fn snapshot_infos_round_trip() {
         stats,
         problem_count: 1,
         first_problems: vec![(path("x"), problem)],
+        signals: None,
     };
     let info = SnapshotInfo::of(SnapshotId::from_bytes([9; 32]), &snapshot);
     let message = proto::SnapshotInfo::from(info.clone());
     assert_eq!(SnapshotInfo::try_from(message).unwrap(), info);
+
+    let mut signals = Signals {
+        mode: Mode::Walk,
+        walk_reason: "QueueOverflow".to_owned(),
+        score: 90,
+        reasons: Anomaly::ALL.to_vec(),
+        suspicious: true,
+        ..Signals::default()
+    };
+    for (index, counter) in signals.counts.counters_mut().into_iter().enumerate() {
+        *counter = index as u64 + 1;
+    }
+    let snapshot = Snapshot {
+        signals: Some(signals.clone()),
+        ..snapshot
+    };
+    let mut info = SnapshotInfo::of(SnapshotId::from_bytes([9; 32]), &snapshot);
+    info.acknowledged = Some(Acknowledgement {
+        time_ns: 10,
+        actor: "ann".to_owned(),
+    });
+    let message = proto::SnapshotInfo::from(info.clone());
+    assert_eq!(
+        message.reasons,
+        [
+            "MassDeletion",
+            "MassRewrite",
+            "Incompressible",
+            "MassRename"
+        ]
+    );
+    assert_eq!(SnapshotInfo::try_from(message).unwrap(), info);
+}
+
+#[test]
+fn signals_of_strangers_are_counts_and_known_words_only() {
+    let counts = proto::Signals {
+        removed_files: 7,
+        mode: "walk".to_owned(),
+        reason: "AgentRestarted".to_owned(),
+        ..Default::default()
+    };
+    let read = signals_from_wire(counts.clone());
+    assert_eq!(read.counts.removed_files, 7);
+    assert_eq!(
+        (read.mode, read.walk_reason.as_str()),
+        (Mode::Walk, "AgentRestarted")
+    );
+    // Words that are not known lose no run, and reach no record.
+    for (mode, reason) in [
+        ("journal", "Why"),
+        ("guessed", "Why"),
+        ("walk", "two words"),
+        ("walk", "\x1b[2J"),
+    ] {
+        let read = signals_from_wire(proto::Signals {
+            mode: mode.to_owned(),
+            reason: reason.to_owned(),
+            ..counts.clone()
+        });
+        assert_eq!(read.walk_reason, "", "{mode} {reason}");
+        read.check().unwrap();
+    }
+    let listed = proto::SnapshotInfo {
+        score: 4000,
+        reasons: vec!["NotYetInvented".to_owned()],
+        ..Default::default()
+    };
+    let judged = (listed.score, &listed.reasons[..], true);
+    let read = signals::judged_from_wire(counts, judged);
+    assert_eq!(read.score, MAX_SCORE);
+    assert!(read.suspicious && read.reasons.is_empty());
 }
 
 #[test]

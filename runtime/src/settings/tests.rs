@@ -173,3 +173,43 @@ fn variables_of_the_command_are_no_mistake_here_and_are_told() {
         "state.dir=/srv/state, (variables of the holdfast command, ignored)=HOLDFAST_COORDINATOR"
     );
 }
+
+#[test]
+fn each_mapping_of_a_list_is_read_like_a_file() {
+    let read = |text: &str| {
+        let mut settings = Settings::from_text("test.yaml", text, []);
+        let rows = settings.tables("rows", |row| {
+            let size = row.required::<u64>("size").unwrap_or(0);
+            if size > 9 {
+                row.refuse("size must be below 10");
+            }
+            (size, row.get("name", String::from("none")))
+        });
+        (rows, settings.finish())
+    };
+    let (rows, effective) = read("rows:\n- {size: 1}\n- {size: 2, name: b}");
+    assert_eq!(rows, [(1, "none".to_owned()), (2, "b".to_owned())]);
+    let effective = effective.unwrap().to_string();
+    assert!(effective.contains("rows[1].name=b"), "{effective}");
+    for empty in ["", "rows:", "rows: []"] {
+        let (rows, effective) = read(empty);
+        assert!(rows.is_empty() && effective.is_ok(), "{empty}");
+    }
+    let (_, errors) = read("rows:\n- {size: 10}\n- {sise: 1}\n- x");
+    let errors = errors.unwrap_err().to_string();
+    for part in [
+        "test.yaml: rows[0]: size must be below 10",
+        "test.yaml: rows[1]: size is missing",
+        "test.yaml: rows[1]: unknown key sise; did you mean size?",
+        "test.yaml: rows[2]: must be a mapping",
+    ] {
+        assert!(errors.contains(part), "{part} in {errors}");
+    }
+    let (_, errors) = read("rows: {size: 1}");
+    assert!(
+        errors
+            .unwrap_err()
+            .to_string()
+            .contains("rows: must be a list")
+    );
+}

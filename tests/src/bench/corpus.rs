@@ -118,6 +118,7 @@ pub fn generate(name: &str, root: &Path, seed: u64) -> io::Result<()> {
     match name {
         "A" => many_files(root, &mut rng, 200_000, 4_000),
         "B" => tiny_files(root, &mut rng, 20_000, 50),
+        "J" => many_files(root, &mut rng, 10_000, 200),
         "C" => {
             database(&root.join("big.db"), &mut rng, 4 << 30)?;
             sparse(&root.join("sparse.img"), &mut rng, 8 << 30, 200)

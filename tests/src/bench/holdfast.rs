@@ -21,12 +21,31 @@ pub struct Holdfast {
 impl Holdfast {
     /// A new repository below `scratch`, serving `source` as volume `bench`.
     pub fn start(bin: &Path, scratch: &Path, source: &Path) -> io::Result<Self> {
-        Self::start_with(bin, scratch, source, false)
+        Self::start_with(bin, &scratch.join("holdfast"), source, false, false)
+    }
+
+    /// The same, with the change journal; waited for after each backup, as it works between them.
+    pub fn start_with_journal(bin: &Path, scratch: &Path, source: &Path) -> io::Result<Self> {
+        Self::start_with(bin, &scratch.join("journal"), source, false, true)
+    }
+
+    /// Waits until the journal of the volume is trusted.
+    pub fn wait_until_trusted(&self) -> io::Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while Instant::now() < deadline {
+            let out = self.cli(&["volumes", "-o", "json"]).output()?;
+            if String::from_utf8_lossy(&out.stdout).contains("\"trusted\"") {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Err(io::Error::other("the journal is never trusted"))
     }
 
     /// One backup of `source` with the coordinator under strace: syncs called, objects in the store.
     pub fn syncs(bin: &Path, scratch: &Path, source: &Path) -> io::Result<(u64, u64)> {
-        let mut holdfast = Self::start_with(bin, scratch, source, true)?;
+        let home = scratch.join("holdfast");
+        let mut holdfast = Self::start_with(bin, &home, source, true, false)?;
         let before = measure::tree_files(&holdfast.home.join("repo"))?;
         let log = holdfast.home.join("syncs");
         let lines = || fs::read_to_string(&log).map_or(0, |text| text.lines().count() as u64);
@@ -38,8 +57,14 @@ impl Holdfast {
         Ok((lines() - synced, objects))
     }
 
-    fn start_with(bin: &Path, scratch: &Path, source: &Path, traced: bool) -> io::Result<Self> {
-        let home = scratch.join("holdfast");
+    fn start_with(
+        bin: &Path,
+        home: &Path,
+        source: &Path,
+        traced: bool,
+        journal: bool,
+    ) -> io::Result<Self> {
+        let home = home.to_path_buf();
         let _ = fs::remove_dir_all(&home);
         fs::create_dir_all(&home)?;
         let at = |name: &str| home.join(name).to_string_lossy().into_owned();
@@ -70,9 +95,10 @@ impl Holdfast {
         fs::write(
             home.join("agent.yaml"),
             format!(
-                "coordinator: {{url: '{url}'}}\nstate: {{dir: '{}'}}\nvolumes: {{paths: ['bench={}']}}\nhttp: {{listen: '127.0.0.1:{agent_http}'}}\n",
+                "coordinator: {{url: '{url}'}}\nstate: {{dir: '{}'}}\nvolumes: {{paths: ['bench={}']}}\nhttp: {{listen: '127.0.0.1:{agent_http}'}}\njournal: {{source: {}}}\n",
                 at("state/agent"),
-                source.display()
+                source.display(),
+                if journal { "auto" } else { "'off'" }
             ),
         )?;
         let config = at("coordinator.yaml");

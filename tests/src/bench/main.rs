@@ -4,6 +4,7 @@
 mod corpus;
 mod holdfast;
 mod measure;
+mod memory;
 mod pipeline;
 mod report;
 mod rows;
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tools::{PEERS, Peer};
 
-const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,M,F,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR]
+const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,J,M,F,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR]
        [--source disk|tmpfs] [--out FILE [--section NAME]]
        holdfast-bench corpus NAME DIR [SEED] | touch DIR N SEED | dirty FILE FRACTION SEED | insert FILE";
 
@@ -95,9 +96,11 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
         ["insert", file] => return Ok(corpus::insert_front(file.as_ref())?),
         _ => {}
     }
-    let options = parse(&words)?;
+    let mut options = parse(&words)?;
+    let _resident = memory::Resident::hold();
     let mut rows = Vec::new();
-    for part in &options.only {
+    for part in &options.only.clone() {
+        options.plan.journal = part == "J";
         match measure_part(&options.plan, part) {
             Ok(measured) => rows.extend(measured),
             // Hours of other rows are not lost to one that fails.
@@ -141,7 +144,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
         .map(PathBuf::from)
         .unwrap_or_default();
     let mut options = Options {
-        only: ["A", "B", "C", "S", "D", "G", "M", "F", "P"]
+        only: ["A", "B", "C", "S", "D", "G", "J", "M", "F", "P"]
             .map(String::from)
             .to_vec(),
         out: None,
@@ -155,6 +158,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
                 .collect(),
             rounds: 3,
             tmpfs: false,
+            journal: false,
             bin,
         },
     };
@@ -245,6 +249,37 @@ fn measure_part(plan: &Plan, part: &str) -> Result<Vec<Row>, Box<dyn std::error:
                 Step::Backup("G: one byte inserted at the front"),
             ],
         )?,
+        "J" => {
+            let mut rows = Vec::new();
+            for (corpus, files) in [("J", "10,000"), ("A", "200,000"), ("B", "1,000,000")] {
+                let works = [
+                    "first backup",
+                    "nothing",
+                    "1 file",
+                    "100 files",
+                    "10,000 files",
+                ]
+                .map(|what| format!("J: {files} files: {what}"));
+                let change = |count| {
+                    move |root: &std::path::Path, round: u64| {
+                        corpus::touch(root, count, now + round + count as u64)
+                    }
+                };
+                let (one, hundred, many) = (change(1), change(100), change(10_000));
+                let steps = [
+                    Step::Backup(&works[0]),
+                    Step::Backup(&works[1]),
+                    Step::Change(&one),
+                    Step::Backup(&works[2]),
+                    Step::Change(&hundred),
+                    Step::Backup(&works[3]),
+                    Step::Change(&many),
+                    Step::Backup(&works[4]),
+                ];
+                rows.extend(plan.scenario(&plan.corpus(corpus)?, &steps)?);
+            }
+            rows
+        }
         "M" => plan.names(5_000_000)?,
         "F" | "P" => Vec::new(),
         other => return Err(format!("there is no part {other}\n{USAGE}").into()),

@@ -87,6 +87,8 @@ pub fn run(
     watched: &[Watched],
     accepted: &[i32],
 ) -> io::Result<Cost> {
+    // What runs all along is idle when it begins: other tools may have given it something to do.
+    settle(watched)?;
     let before: Vec<Duration> = watched.iter().map(Watched::cpu).collect::<Result<_, _>>()?;
     watched.iter().try_for_each(Watched::reset_peak)?;
     let log = tempfile::tempfile()?;

@@ -74,6 +74,8 @@ pub struct Row {
 pub enum Tool {
     /// Ours: coordinator and agent as two processes.
     Holdfast(Box<Holdfast>),
+    /// The same with the change journal.
+    Journal(Box<Holdfast>),
     /// Ours, both in one process.
     Embedded(Embedded),
     /// A peer.
@@ -84,6 +86,7 @@ impl Tool {
     fn name(&self) -> String {
         match self {
             Tool::Holdfast(_) => "holdfast".into(),
+            Tool::Journal(_) => "holdfast, journal".into(),
             Tool::Embedded(_) => "holdfast, one process".into(),
             Tool::Peer(repo) => repo.peer.name().into(),
         }
@@ -92,6 +95,11 @@ impl Tool {
     fn backup(&mut self, source: &Path) -> io::Result<Cost> {
         match self {
             Tool::Holdfast(holdfast) => holdfast.backup(),
+            Tool::Journal(holdfast) => {
+                let cost = holdfast.backup()?;
+                holdfast.wait_until_trusted()?;
+                Ok(cost)
+            }
             Tool::Embedded(embedded) => embedded.backup(source),
             Tool::Peer(repo) => repo.backup(source),
         }
@@ -99,7 +107,9 @@ impl Tool {
 
     fn restore(&self, source: &Path, target: &Path, over: Over) -> io::Result<Cost> {
         match self {
-            Tool::Holdfast(holdfast) => holdfast.restore(target, over == Over::Identical),
+            Tool::Holdfast(holdfast) | Tool::Journal(holdfast) => {
+                holdfast.restore(target, over == Over::Identical)
+            }
             Tool::Embedded(embedded) => embedded.restore(target, over == Over::Identical),
             Tool::Peer(repo) => repo.restore(source, target),
         }
@@ -107,7 +117,7 @@ impl Tool {
 
     fn bytes(&self) -> io::Result<u64> {
         match self {
-            Tool::Holdfast(holdfast) => holdfast.bytes(),
+            Tool::Holdfast(holdfast) | Tool::Journal(holdfast) => holdfast.bytes(),
             Tool::Embedded(embedded) => embedded.bytes(),
             Tool::Peer(repo) => repo.bytes(),
         }
@@ -115,7 +125,7 @@ impl Tool {
 
     fn state(&self) -> Option<[u64; 3]> {
         match self {
-            Tool::Holdfast(holdfast) => holdfast.state().ok(),
+            Tool::Holdfast(holdfast) | Tool::Journal(holdfast) => holdfast.state().ok(),
             _ => None,
         }
     }
@@ -140,6 +150,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Whether sources lie on a tmpfs while they are measured: warm, whatever the kernel reclaims.
     pub tmpfs: bool,
+    /// Whether the change journal is measured beside the walk.
+    pub journal: bool,
     /// Directory with our binaries.
     pub bin: PathBuf,
 }
@@ -237,6 +249,10 @@ impl Plan {
         let mut tools = vec![Tool::Holdfast(Box::new(Holdfast::start(
             &self.bin, &scratch, source,
         )?))];
+        if self.journal {
+            let journal = Holdfast::start_with_journal(&self.bin, &scratch, source)?;
+            tools.push(Tool::Journal(Box::new(journal)));
+        }
         tools.push(Tool::Embedded(Embedded::create(&self.bin, &scratch)?));
         for peer in &self.peers {
             tools.push(Tool::Peer(PeerRepo::create(*peer, &scratch)?));

@@ -3,6 +3,7 @@
 mod full;
 mod golden;
 mod hostile;
+mod interlock;
 mod s3;
 mod terminal;
 mod told;

@@ -160,3 +160,44 @@ fn a_stop_ends_what_runs_in_time() {
     home.ok([OsStr::new("backup"), source.as_os_str(), "-q".as_ref()]);
     assert_same(&source, &home.restore("web@latest", "restored"));
 }
+
+#[test]
+fn volumes_are_backed_up_by_themselves() {
+    let home = Home::new();
+    let source = home.at("web");
+    fixture::contents(&source);
+    let socket = home.at("run/holdfast.sock");
+    let volume = format!("web={}", source.display());
+    let too_often = home.run(["up", "--volume", &volume, "--continuous", "1s"]);
+    assert_eq!(too_often.code, 2, "{too_often:?}");
+
+    let mut command = home.command(["up", "--volume", &volume, "--continuous", "5s"]);
+    command.arg("--socket").arg(&socket);
+    let mut serving = Process::start(&mut command, home.at("up.log"));
+    until("it serves", || serving.log().contains("serving on unix:"));
+    let count = || {
+        let listed = well(ask(&home, &socket, &["snapshots", "-o", "name"]));
+        listed.lines().count()
+    };
+    until("it has made a first snapshot", || count() > 0);
+    fs::write(source.join("new"), "of a moment ago").expect("a file");
+    until("the new file is in a snapshot", || {
+        ask(&home, &socket, &["cat", "web@latest:/new"]).text() == "of a moment ago"
+    });
+    let table = well(ask(&home, &socket, &["volumes"]));
+    let mut lines = table.lines();
+    let heading = lines.next().expect("a heading");
+    assert!(heading.contains("JOURNAL  EXPOSED"), "{table}");
+    assert!(lines.all(|line| line.chars().count() <= 80), "{table}");
+    let json = well(ask(&home, &socket, &["volumes", "-o", "json"]));
+    for part in [
+        "\"journal\": \"",
+        "\"exposed_seconds\": ",
+        "\"exposed_at_most\": ",
+    ] {
+        assert!(json.contains(part), "{part} in {json}");
+    }
+    serving.signal("TERM");
+    let (code, _) = serving.wait();
+    assert_eq!(code, 0, "{}", serving.log());
+}

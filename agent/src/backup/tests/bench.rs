@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub struct Bench {
@@ -20,14 +21,18 @@ pub struct Bench {
     pub client: Client,
     pub volume: VolumeCandidate,
     pub options: BackupOptions,
-    pub directory: tempfile::TempDir,
+    pub directory: Arc<tempfile::TempDir>,
 }
 
 impl Bench {
     pub async fn new() -> Self {
+        Self::new_in(&std::env::temp_dir()).await
+    }
+
+    pub async fn new_in(parent: &Path) -> Self {
         let fake = Fake::default();
         let client = fake.serve().await;
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Arc::new(tempfile::tempdir_in(parent).unwrap());
         let root = directory.path().join("volume");
         fs::create_dir(&root).unwrap();
         let mut options = BackupOptions::new(&directory.path().join("state"), "node");
@@ -43,6 +48,17 @@ impl Bench {
             },
             options,
             directory,
+        }
+    }
+
+    /// The same bench for another task.
+    pub fn shared(&self) -> Self {
+        Self {
+            fake: self.fake.clone(),
+            client: self.client.clone(),
+            volume: self.volume.clone(),
+            options: self.options.clone(),
+            directory: self.directory.clone(),
         }
     }
 
@@ -96,7 +112,17 @@ impl Bench {
             }
         }
         let paths = |map: &BTreeMap<Vec<u8>, String>| map.values().cloned().collect::<Vec<_>>();
-        assert_eq!(paths(&found), paths(&expected));
+        let (found, expected) = (paths(&found), paths(&expected));
+        let only = |some: &[String], others: &[String]| {
+            let only = some.iter().filter(|line| !others.contains(line));
+            only.cloned().collect::<Vec<_>>().join("\n")
+        };
+        assert!(
+            found == expected,
+            "in the snapshot:\n{}\non disk:\n{}",
+            only(&found, &expected),
+            only(&expected, &found)
+        );
         self.compare_links(&tree, &firsts);
     }
 

@@ -69,7 +69,7 @@ fn until(scanner: &mut Scanner, directory: &str) -> Vec<Found> {
             && batch.last
             && batch.path.to_string() == directory
         {
-            return batch.entries;
+            return batch.entries.iter().map(|found| found.to_found()).collect();
         }
     }
     panic!("{directory} was not listed")

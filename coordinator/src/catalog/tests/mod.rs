@@ -140,6 +140,8 @@ pub fn snapshot_row(reservation: &Reservation, volume: VolumeId) -> SnapshotRow 
         problem_count: 0,
         stored_bytes: reservation.record.len() as u64,
         record: format!("plain {}", reservation.snapshot).into(),
+        suspicious: false,
+        acknowledged: None,
     }
 }
 

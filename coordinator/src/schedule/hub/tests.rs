@@ -143,3 +143,47 @@ fn the_table_of_jobs_is_bounded() {
     }
     assert_eq!(hub.jobs().len(), MAX_JOBS);
 }
+
+#[test]
+fn states_are_of_listed_volumes_and_go_with_their_agent() {
+    let hub = Hub::default();
+    let (a, _orders) = hub.connect(hello("a", &[("web", true), ("db", false)]));
+    let state = |volume: &str, exposed_ns| VolumeState {
+        volume: volume.into(),
+        journal: "trusted".into(),
+        exposed_ns,
+        ..VolumeState::default()
+    };
+    let told = vec![state("web", 5), state("db", 5), state("strange", 5)];
+    hub.set_states(&a, told, Duration::ZERO);
+    let later = Duration::from_nanos(7);
+    let exposed = |hub: &Hub| -> Vec<(String, Option<u64>)> {
+        let served = hub.served(later).into_iter();
+        served
+            .map(|one| (one.facts.name, one.state.map(|(state, _)| state.exposed_ns)))
+            .collect()
+    };
+    // What may not be read is not protected either.
+    assert_eq!(exposed(&hub), [("web".to_owned(), Some(12))]);
+    // A later connection starts from nothing, and an earlier one has no say any more.
+    let (b, _orders) = hub.connect(hello("a", &[("web", true)]));
+    hub.set_states(&a, vec![state("web", 5)], Duration::ZERO);
+    assert_eq!(exposed(&hub), [("web".to_owned(), None)]);
+    hub.set_states(&b, vec![state("web", 5)], Duration::ZERO);
+    hub.set_volumes(&b, Vec::new());
+    hub.set_volumes(&b, hello("a", &[("web", true)]).volumes.unwrap().volumes);
+    assert_eq!(exposed(&hub), [("web".to_owned(), None)]);
+    hub.disconnect(&b);
+    assert_eq!(exposed(&hub), []);
+}
+
+#[test]
+fn a_volume_is_being_backed_up_until_its_job_has_ended() {
+    let hub = Hub::default();
+    let (a, _orders) = hub.connect(hello("a", &[("web", true)]));
+    assert!(!hub.is_backing_up("web"));
+    hub.start(JOB, backup("web"), None, 1).unwrap();
+    assert!(hub.is_backing_up("web") && !hub.is_backing_up("db"));
+    hub.report(&a, report(JOB, JobState::Failed), 2);
+    assert!(!hub.is_backing_up("web"));
+}

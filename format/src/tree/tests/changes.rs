@@ -104,7 +104,7 @@ fn run(map: &Paths, changes: &[Change]) -> Result<(Root, MemoryNodes), FormatErr
     let parent = (!map.is_empty()).then_some(&root.id);
     let mut new = MemoryNodes::default();
     let row = changes.iter().cloned().map(Ok::<_, FormatError>);
-    let root = apply(&ids, &nodes, parent, row, &mut new)?;
+    let root = apply(&ids, &nodes, parent, row, &mut new)?.root;
     nodes.nodes.extend(new.nodes);
     Ok((root, nodes))
 }

@@ -157,6 +157,7 @@ impl World {
             stats: Stats::default(),
             problem_count: 0,
             first_problems: Vec::new(),
+            signals: None,
         };
         let (id, sealed) = self.repository.seal_snapshot(&record).unwrap();
         let name = ObjectName::Snapshot { volume: row.id, id };

@@ -1,0 +1,84 @@
+//! Looks for this node's volumes, at intervals and as soon as something may have changed, and says how they
+//! are told to the coordinator.
+
+use super::work::Works;
+use crate::metrics::AgentMetrics;
+use crate::settings::ServeSettings;
+use crate::volumes::{self, Hints, VolumeCandidate, VolumeWatch};
+use holdfast_proto::v1 as proto;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::time::{Instant, Interval};
+
+/// One for an agent; it lives longer than a subscription.
+#[derive(Debug)]
+pub struct Looker {
+    watch: Arc<Mutex<VolumeWatch>>,
+    hints: Hints,
+}
+
+impl Looker {
+    /// Nothing is watched before the first look.
+    pub fn new(settings: &ServeSettings) -> Self {
+        let (watch, hints) = volumes::watch(settings.volumes.clone());
+        Self {
+            watch: Arc::new(Mutex::new(watch)),
+            hints,
+        }
+    }
+
+    /// Returns at the next tick, or when something may have changed before.
+    pub async fn due(&mut self, ticks: &mut Interval) {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = self.hints.changed() => {}
+        }
+    }
+
+    /// What this node has now, for the coordinator and for the jobs to come.
+    pub async fn look(
+        &mut self,
+        settings: &ServeSettings,
+        metrics: &AgentMetrics,
+        works: &mut Works,
+    ) -> Vec<proto::AgentVolume> {
+        let (wanted, watch) = (settings.volumes.clone(), self.watch.clone());
+        let began = Instant::now();
+        let found = tokio::task::spawn_blocking(move || {
+            // What is watched first is either seen by this look, or told of later. A watch that broke is
+            // made again.
+            watch.lock().unwrap_or_else(PoisonError::into_inner).set();
+            volumes::discover(&wanted)
+        });
+        let found = found.await;
+        self.hints.looked(began.elapsed());
+        match found {
+            Ok(Ok(found)) => works.set_volumes(found),
+            Ok(Err(error)) => tracing::error!(%error, "volumes could not be looked for"),
+            Err(error) => tracing::error!(%error, "the search for volumes broke"),
+        }
+        // After a failed search those known before still stand.
+        let known = works.volumes();
+        let eligible = known
+            .iter()
+            .filter(|volume| volume.eligible.is_ok())
+            .count();
+        metrics.volumes.set(eligible as i64);
+        metrics
+            .volumes_left_out
+            .set((known.len() - eligible) as i64);
+        known.iter().map(listed).collect()
+    }
+}
+
+fn listed(volume: &VolumeCandidate) -> proto::AgentVolume {
+    let (reason, detail) = match &volume.eligible {
+        Ok(()) => (String::new(), volume.note.clone().unwrap_or_default()),
+        Err(why) => (why.reason.as_str().to_owned(), why.detail.clone()),
+    };
+    proto::AgentVolume {
+        facts: Some(volume.facts.clone().into()),
+        eligible: volume.eligible.is_ok(),
+        reason,
+        detail,
+    }
+}

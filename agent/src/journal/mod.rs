@@ -1,0 +1,158 @@
+//! What may have changed in a volume since its last accepted run, as the kernel tells it. Events only
+//! add work, or shorten a walk where that is proven; they never decide what a file holds.
+//!
+//! [`Journals`] are all journals of an agent: one thread takes events in for all volumes, one looks after
+//! what can wait (`tend`). Each volume has a queue of its own in the kernel, so that a noisy one breaks
+//! nobody else's epoch. A run uses its volume's journal through a `Turn`.
+
+mod directories;
+mod dirty;
+mod epoch;
+mod fanotify;
+mod inotify;
+mod open_files;
+mod plan;
+mod reader;
+pub(crate) mod source;
+mod standing;
+mod tend;
+mod turn;
+
+pub(crate) use epoch::{Again, Journal};
+pub use standing::Standing;
+pub(crate) use turn::{Beginning, Turn};
+
+use crate::cancel::Cancel;
+use crate::rules::Rules;
+use crate::settings::JournalSource;
+use directories::Room;
+use reader::Reader;
+use source::Kind;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use tend::Task;
+
+/// Share of the directories that the kernel lets a user watch.
+const SHARE_PERCENT: usize = 75;
+/// Memory for what is known of watched directories.
+const MOST_BYTES: usize = 96 << 20;
+
+/// All journals of an agent. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Journals(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    journals: Mutex<HashMap<String, Arc<Journal>>>,
+    kinds: &'static [Kind],
+    room: Arc<Room>,
+    reader: Reader,
+    tend: Mutex<Sender<Task>>,
+    cancel: Cancel,
+}
+
+impl Journals {
+    /// None yet; starts the threads. `None`: there shall be none, or there cannot be any.
+    pub fn start(source: JournalSource) -> Option<Self> {
+        let kinds: &[Kind] = match source {
+            JournalSource::Auto => &Kind::ALL,
+            JournalSource::Inotify => &[Kind::Inotify],
+            JournalSource::Off => return None,
+        };
+        Self::with(kinds, most_directories())
+            .inspect_err(|error| tracing::error!(%error, "changes are not watched"))
+            .ok()
+    }
+
+    pub(crate) fn with(kinds: &'static [Kind], most_directories: usize) -> io::Result<Self> {
+        let (tend, tasks) = channel();
+        let cancel = Cancel::new();
+        let stop = cancel.clone();
+        std::thread::Builder::new()
+            .name("tend".to_owned())
+            .spawn(move || tend::all(&tasks, &stop))?;
+        Ok(Self(Arc::new(Inner {
+            journals: Mutex::default(),
+            kinds,
+            room: Room::new(most_directories, MOST_BYTES),
+            reader: Reader::start(tend.clone(), cancel.clone())?,
+            tend: Mutex::new(tend),
+            cancel,
+        })))
+    }
+
+    /// The journal of a volume, which is at this path now.
+    pub(crate) fn of(&self, volume: &str, path: &Path) -> Arc<Journal> {
+        let mut journals = self.journals();
+        if let Some(journal) = journals.get(volume)
+            && journal.path == path
+        {
+            return journal.clone();
+        }
+        let (kinds, room) = (self.0.kinds, self.0.room.clone());
+        let journal = Journal::new(volume.to_owned(), path.to_owned(), kinds, room);
+        self.0.reader.add(&journal);
+        journals.insert(volume.to_owned(), journal.clone());
+        journal
+    }
+
+    /// The volumes that are not among these are gone, and their journals with them.
+    pub fn retain(&self, volumes: &HashSet<String>) {
+        self.journals().retain(|volume, _| volumes.contains(volume));
+    }
+
+    /// A run of the volume was accepted: what can wait is done now.
+    pub(crate) fn look_after(&self, journal: &Arc<Journal>, rules: &Rules) {
+        let tend = self.0.tend.lock().unwrap_or_else(PoisonError::into_inner);
+        let journal = Arc::downgrade(journal);
+        // The thread ends with the journals only.
+        let _ = tend.send(Task::Seed(journal.clone(), Box::new(rules.clone())));
+        let _ = tend.send(Task::Tidy(journal));
+    }
+
+    /// Nobody reads events for a while.
+    #[cfg(test)]
+    pub(crate) fn pause(&self, paused: bool) {
+        let ordering = std::sync::atomic::Ordering::Relaxed;
+        self.0.reader.paused.store(paused, ordering);
+        // It may be in the middle of a round.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+
+    /// How each volume stands.
+    pub fn standing(&self) -> Vec<(String, Standing)> {
+        let journals: Vec<_> = self.journals().values().cloned().collect();
+        journals
+            .iter()
+            .map(|journal| (journal.volume.clone(), journal.standing()))
+            .collect()
+    }
+
+    fn journals(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Journal>>> {
+        // Rows are consistent after every call on them.
+        self.0
+            .journals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// How many directories this agent may watch in all.
+fn most_directories() -> usize {
+    let limit = |path: &str| -> Option<usize> {
+        let text = std::fs::read_to_string(path).ok()?;
+        text.trim().parse().ok()
+    };
+    let marks = limit("/proc/sys/fs/fanotify/max_user_marks");
+    let watches = limit("/proc/sys/fs/inotify/max_user_watches");
+    marks.or(watches).unwrap_or(8192) / 100 * SHARE_PERCENT
+}
