@@ -28,7 +28,7 @@ fn reader(class: FsClass) -> Reader {
     })
 }
 
-/// Keeps what it gets; `trap` runs at the first piece of each attempt.
+/// Keeps what it gets; `trap` runs at the first piece of each attempt, or at `each_piece`.
 #[derive(Default)]
 struct Kept<'a> {
     inline: Option<Vec<u8>>,
@@ -37,12 +37,13 @@ struct Kept<'a> {
     restarts: usize,
     trap: Option<Box<dyn FnMut(usize) + 'a>>,
     sprung: bool,
+    each_piece: bool,
     stop: bool,
 }
 
 impl Kept<'_> {
     fn spring(&mut self) -> crate::Result<()> {
-        if !std::mem::replace(&mut self.sprung, true)
+        if (!std::mem::replace(&mut self.sprung, true) || self.each_piece)
             && let Some(trap) = &mut self.trap
         {
             trap(self.restarts);
