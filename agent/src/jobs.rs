@@ -4,9 +4,11 @@
 //! is kept until it stands again. A stop cancels what runs and waits a bounded time for it.
 
 mod look;
+mod reread;
 mod table;
 mod work;
 
+use crate::cancel::Cancel;
 use crate::client::{Client, PROTOCOL, from_status};
 use crate::error::{Error, Result};
 use crate::exposure::{Exposures, Told};
@@ -56,6 +58,11 @@ pub async fn serve(
     // Whether or not the coordinator is there: without it, exposure only grows.
     let mut watching = JoinSet::new();
     watching.spawn(watch(works.exposures.clone(), metrics.clone()));
+    let reading = Cancel::new();
+    if let Some(rolling) = works.rolling() {
+        let (journals, metrics) = (works.journals(), metrics.clone());
+        reread::start(rolling, journals, &settings, metrics, reading.clone());
+    }
     let mut looker = Looker::new(&settings);
     let mut backoff = Backoff::new(BackoffPolicy::default());
     while !shutdown.is_requested() {
@@ -82,6 +89,7 @@ pub async fn serve(
             _ = shutdown.requested() => break,
         }
     }
+    reading.cancel();
     metrics.connected.set(0);
     works.stop(settings.drain).await;
     report_last(&client, &settings, &table).await;

@@ -26,6 +26,7 @@ pub mod probe;
 pub mod progress;
 pub mod read;
 pub mod restore;
+pub mod rolling;
 pub mod rules;
 pub mod scan;
 pub mod settings;

@@ -6,6 +6,7 @@
 use crate::error::Error;
 use crate::exposure::MODES;
 use crate::progress::ProgressView;
+use crate::rolling::Findings;
 use holdfast_format::volume::VolumeFacts;
 use holdfast_proto::v1::VolumeState;
 use holdfast_runtime::metrics::{LabelCap, Metrics};
@@ -30,6 +31,10 @@ pub struct AgentMetrics {
     reread_unchanged_bytes: IntCounterVec,
     problems: IntCounterVec,
     looks: IntCounterVec,
+    again_files: IntCounter,
+    again_bytes: IntCounter,
+    silent_changes: IntCounter,
+    missed_changes: IntCounter,
     exposed_seconds: GaugeVec,
     exposed_files: IntGaugeVec,
     exposed_bytes: IntGaugeVec,
@@ -91,6 +96,22 @@ impl AgentMetrics {
                 "holdfast_agent_looks_total",
                 "How finished backups looked at their volume: by its journal, or by a walk and why.",
                 &["by", "reason"],
+            ),
+            again_files: metrics.counter(
+                "holdfast_agent_rolling_reread_files_total",
+                "Files read again within their period, though nothing said that they changed.",
+            ),
+            again_bytes: metrics.counter(
+                "holdfast_agent_rolling_reread_bytes_total",
+                "Bytes of those files.",
+            ),
+            silent_changes: metrics.counter(
+                "holdfast_agent_silent_changes_total",
+                "Files found to hold something else though neither times nor size had changed.",
+            ),
+            missed_changes: metrics.counter(
+                "holdfast_agent_missed_changes_total",
+                "Changed files of which a trusted journal knew nothing.",
             ),
             exposed_seconds: metrics.float_gauges(
                 "holdfast_agent_volume_exposed_seconds",
@@ -167,6 +188,15 @@ impl AgentMetrics {
             Some(reason) => ["walk", reason],
         };
         self.looks.with_label_values(&by).inc();
+    }
+
+    /// Files were read again.
+    pub fn read_again(&self, findings: &Findings) {
+        let count = |paths: &[_]| u64::try_from(paths.len()).unwrap_or(u64::MAX);
+        self.again_files.inc_by(findings.files);
+        self.again_bytes.inc_by(findings.bytes);
+        self.silent_changes.inc_by(count(&findings.silent));
+        self.missed_changes.inc_by(count(&findings.untold));
     }
 
     /// How the volumes stand now. Volumes of the same labels are one: the oldest change, and sums.

@@ -4,6 +4,7 @@ use crate::backup::BackupOptions;
 use crate::limits::RateLimit;
 use crate::priority::Priority;
 use crate::read::BusyPolicy;
+use crate::rolling;
 use crate::volumes::{ExplicitVolume, MemoryVolumes, VolumeSettings};
 use holdfast_format::volume::VolumeName;
 use holdfast_runtime::logging::LogSettings;
@@ -37,6 +38,8 @@ pub struct ServeSettings {
     pub drain: Duration,
     /// How changes are learnt of.
     pub journal: JournalSource,
+    /// Within what time every file is read again; `None`: it is not.
+    pub reread_period: Option<Duration>,
 }
 
 /// How an agent learns of changes between runs.
@@ -63,6 +66,7 @@ impl ServeSettings {
             discover_every: Duration::from_secs(30),
             drain: Duration::from_secs(8),
             journal: JournalSource::Auto,
+            reread_period: Some(rolling::PERIOD),
         }
     }
 }
@@ -121,6 +125,7 @@ impl AgentSettings {
             .collect();
         serve.discover_every = span(settings, "volumes.discover_every", serve.discover_every);
         serve.journal = settings.get("journal.source", JournalSource::Auto);
+        serve.reread_period = settings.get("reread.period", Period(serve.reread_period)).0;
         let read = Self {
             coordinator: settings.required("coordinator.url").unwrap_or_default(),
             tls: tls(settings),
@@ -248,6 +253,28 @@ impl fmt::Display for Level {
             Priority::Low => "low",
             Priority::Idle => "idle",
         })
+    }
+}
+
+/// A time span, or `off`.
+struct Period(Option<Duration>);
+
+impl FromStr for Period {
+    type Err = <Span as FromStr>::Err;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self(None)),
+            text => text.parse::<Span>().map(|span| Self(Some(span.0))),
+        }
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("off"),
+            Some(span) => Span(span).fmt(f),
+        }
     }
 }
 

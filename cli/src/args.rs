@@ -189,6 +189,9 @@ pub struct Backup {
     /// Send at most this many bytes per second (suffixes K, M, G)
     #[arg(long, value_name = "RATE", value_parser = parse_bytes)]
     pub send_rate: Option<u64>,
+    /// Do not read again what is due of files that have not changed (every file once in seven days)
+    #[arg(long)]
+    pub no_reread: bool,
     /// With --coordinator: return as soon as the jobs are accepted
     #[arg(long, conflicts_with = "wait")]
     pub no_wait: bool,

@@ -7,6 +7,7 @@
 use super::batcher::Batcher;
 use super::first::First;
 use super::item::{Item, LinkKey, Look, Source, Task, hardlink_of};
+use super::reread::Reread;
 use super::shared::Shared;
 use crate::beneath::Dir;
 use crate::error::{Error, ItemProblem, Result};
@@ -18,7 +19,7 @@ use holdfast_format::entry::Kind;
 use holdfast_format::path::{RelPath, escape};
 use holdfast_format::stamp::Host;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Memory for the first names of linked inodes before they move to disk.
@@ -32,10 +33,7 @@ pub struct Compare<'a> {
     shared: &'a Shared,
     cursor: Cursor,
     host: Host,
-    reread: HashSet<RelPath>,
-    /// The directories that they lie in, and whether the one that was entered is one.
-    wanted_in: HashSet<RelPath>,
-    wanted_here: bool,
+    reread: Reread,
     /// First names seen of inodes with several: `First` coded.
     links: ScratchMap,
     /// Mounts that were directories of the volume before: what the index has below them must go.
@@ -71,15 +69,13 @@ impl<'a> Compare<'a> {
         shared: &'a Shared,
         cursor: Cursor,
         host: Host,
-        reread: HashSet<RelPath>,
+        reread: Reread,
         batcher: Batcher<'a>,
     ) -> Self {
         Self {
             shared,
             cursor,
             host,
-            wanted_in: reread.iter().filter_map(RelPath::parent).collect(),
-            wanted_here: false,
             reread,
             links: ScratchMap::new(LINKS_BYTES, &shared.temporary),
             covered: BTreeMap::new(),
@@ -156,7 +152,7 @@ impl<'a> Compare<'a> {
             {
                 self.moved = self.cursor.directory_of(stat.ino)?;
             }
-            self.wanted_here = self.wanted_in.contains(&path);
+            self.reread.enter(&path);
         }
         self.count(&entries);
         let mut entries = entries.iter().peekable();
@@ -244,7 +240,7 @@ impl<'a> Compare<'a> {
         if self.reach(directory, found.name, whole)?
             && let Some((_, record)) = self.cursor.peek()?
         {
-            let as_before = !self.wanted_here && record.is_as_before(&found, self.host);
+            let as_before = !self.reread.is_here() && record.is_as_before(&found, self.host);
             old = (!as_before).then_some(*record);
             self.cursor.pass();
             if as_before {
@@ -371,8 +367,8 @@ impl<'a> Compare<'a> {
             }
         }
         let stamp = old.as_ref().filter(|_| same_kind).and_then(Record::stamp);
-        let lost = !self.reread.is_empty() && self.reread.contains(&path);
-        let clean = is_unchanged(stamp.as_ref(), &found.stat, self.host) && !lost;
+        let unmoved = is_unchanged(stamp.as_ref(), &found.stat, self.host);
+        let clean = unmoved && !self.reread.has(&path);
         let linked = found.stat.nlink > 1 && found.kind != Kind::Directory;
         let moved = match found.kind {
             Kind::File if old.is_none() && !linked => self.moved_from(&path, &found)?,
@@ -396,7 +392,8 @@ impl<'a> Compare<'a> {
             content: Source::Read,
             hardlink: hardlink.cloned(),
             leads_group: linked && first.is_none(),
-            lost,
+            lost: self.reread.names(&path),
+            unmoved,
             found,
         });
         let task = match (first, old) {
@@ -438,12 +435,12 @@ impl<'a> Compare<'a> {
         let stamp = record.stamp();
         let same = record.kind == Kind::File
             && is_unchanged(stamp.as_ref(), &found.stat, self.host)
-            && !self.reread.contains(path);
+            && !self.reread.has(path);
         if !same {
             return Ok(None);
         }
         let from = directory.join(&found.name)?;
-        Ok((!self.reread.contains(&from)).then_some((from, record)))
+        Ok((!self.reread.has(&from)).then_some((from, record)))
     }
 
     /// What is known of the inode's first name, if this is another one; else this becomes it.

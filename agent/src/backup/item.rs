@@ -65,6 +65,8 @@ pub struct Look {
     pub leads_group: bool,
     /// Chunks of it are lost in the store: they are shipped although the parent has the same content.
     pub lost: bool,
+    /// What the index has of it would be believed: content that differs has changed without a sign.
+    pub unmoved: bool,
 }
 
 /// Where the content of a regular file comes from.

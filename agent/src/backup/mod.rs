@@ -23,6 +23,7 @@ mod pool;
 mod problems;
 mod rebuild;
 mod report;
+mod reread;
 mod run;
 mod sent;
 mod sequence;
@@ -42,6 +43,7 @@ use crate::index::{self, Cursor, Discarded, Index, IndexError};
 use crate::mount::{Identity, MountWatch};
 use crate::progress::Progress;
 use crate::read::ReadContext;
+use crate::rolling::Known;
 use crate::scan::{ScanOptions, Targets};
 use crate::upload;
 use crate::volumes::VolumeCandidate;
@@ -50,6 +52,7 @@ use holdfast_format::id::IdempotencyKey;
 use holdfast_format::stamp::Host;
 use holdfast_proto::v1 as proto;
 use holdfast_runtime::backoff::Backoff;
+use reread::Reread;
 use run::Pipeline;
 use session::{Session, Wanted};
 use shared::Shared;
@@ -88,6 +91,10 @@ pub async fn backup(
         believe_held: true,
         discard_index: false,
         parent_damage: None,
+    };
+    let _held = match &options.rolling {
+        Some(rolling) => Some(rolling.hold(volume.facts.name.as_str()).await),
+        None => None,
     };
     let mut backoff = Backoff::new(options.retry.backoff);
     let mut tries = 1;
@@ -201,7 +208,7 @@ impl Run<'_> {
 
     async fn within(
         &self,
-        session: Session,
+        mut session: Session,
         index: Index,
         discarded: Option<Discarded>,
     ) -> Result<RunReport> {
@@ -210,6 +217,10 @@ impl Run<'_> {
                 .commit(&session.reference, 0, proto::Signals::default())
                 .await?;
             return Ok(RunReport::committed_before(info, self.progress.view()));
+        }
+        if let Some(rolling) = &self.options.rolling {
+            let wanted = rolling.wanted(self.volume.facts.name.as_str());
+            session.reread.extend(wanted);
         }
         let (index, cursor, discarded) = self.prepare(&session, index, discarded).await?;
         let root = self.open_root().await?;
@@ -269,6 +280,15 @@ impl Run<'_> {
             meta.boot_id.clone_from(&old.boot_id);
             meta.node.clone_from(&old.node);
         }
+        let known = Known {
+            path: self.volume.path.clone(),
+            identity,
+            index: index.path().to_owned(),
+            snapshot,
+            ids: session.ids.clone(),
+            chunker: session.chunker.clone(),
+            inline_limit: session.inline_limit,
+        };
         let mut index = index;
         let moved = blocking(move || {
             index.advance(sequenced.writer, meta)?;
@@ -287,6 +307,13 @@ impl Run<'_> {
             (Err(error), _) => {
                 tracing::warn!(%error, volume = %self.volume.facts.name, "the index could not be moved forward");
             }
+        }
+        if let Some(rolling) = &self.options.rolling {
+            rolling.accepted(
+                self.volume.facts.name.as_str(),
+                known,
+                self.options.clock.now_ns(),
+            );
         }
         let told = Some(session.parent_damage).filter(|told| !told.is_empty());
         let parent_damage = self.parent_damage.clone().or(told);
@@ -360,10 +387,13 @@ impl Run<'_> {
     async fn open_root(&self) -> Result<Arc<Root>> {
         let path = self.volume.path.clone();
         let volume = self.volume.facts.name.to_string();
+        let rolling = self.options.rolling.clone();
         blocking(move || {
-            Root::open(&path)
-                .map(Arc::new)
-                .map_err(|error| unreadable(volume, &error))
+            let mut root = Root::open(&path).map_err(|error| unreadable(volume, &error))?;
+            if rolling.is_some_and(|rolling| rolling.distrusted().has(root.f_type())) {
+                root.distrust();
+            }
+            Ok(Arc::new(root))
         })
         .await
     }
@@ -429,7 +459,7 @@ impl Run<'_> {
             cursor,
             writer: index.writer()?,
             host,
-            reread: session.reread.clone(),
+            reread: Reread::new(session.reread.clone(), root.is_distrusted()),
             outgoing,
             profile: session.profile,
             started_ns: self.started_ns,

@@ -4,6 +4,7 @@ use crate::journal::Journals;
 use crate::limits::RateLimit;
 use crate::priority::Priority;
 use crate::read::BusyPolicy;
+use crate::rolling::Rolling;
 use crate::rules::Rules;
 use holdfast_format::frame;
 use holdfast_runtime::backoff::BackoffPolicy;
@@ -49,6 +50,8 @@ pub struct BackupOptions {
     pub clock: Arc<dyn Clock>,
     /// What the kernel tells of changes, for an agent that stays; none: every run walks its volume.
     pub journals: Option<Journals>,
+    /// What is found by reading files again; none: nobody does.
+    pub rolling: Option<Rolling>,
 }
 
 /// How a broken run is tried again.
@@ -98,6 +101,7 @@ impl BackupOptions {
             retry: Retry::default(),
             clock: Arc::new(SystemClock::new()),
             journals: None,
+            rolling: None,
         }
     }
 }

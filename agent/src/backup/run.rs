@@ -3,6 +3,7 @@
 use super::batcher::Batcher;
 use super::compare::{Compare, Compared};
 use super::problems::Problems;
+use super::reread::Reread;
 use super::sequence::{Sequenced, Sequencer};
 use super::shared::Shared;
 use super::worker::Worker;
@@ -15,9 +16,7 @@ use crate::read::ReadContext;
 use crate::rules::Rules;
 use crate::scan::{Scan, ScanOptions, Scanner, Targeted, Targets};
 use crate::upload::Outgoing;
-use holdfast_format::path::RelPath;
 use holdfast_format::stamp::Host;
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -48,7 +47,7 @@ pub struct Pipeline {
     /// Whether stamps that were not settled still hold.
     pub host: Host,
     /// What to read whatever its stamp says.
-    pub reread: HashSet<RelPath>,
+    pub reread: Reread,
     /// The way to the coordinator.
     pub outgoing: Outgoing,
     /// Chunking profile.

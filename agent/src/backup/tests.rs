@@ -5,6 +5,7 @@ mod doubt;
 pub(crate) mod fake;
 mod journal;
 mod renames;
+mod rolling;
 
 use super::*;
 use bench::{Bench, noise};

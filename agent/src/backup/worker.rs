@@ -106,6 +106,11 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Of content that is another though its times are not.
+const CHANGED_SILENTLY: &str = "stored as it is now, but it is not what it was, and neither its times nor \
+    its size have changed: a damaged disk or memory, or a filesystem that does not tell of changes; compare \
+    it with the snapshot before";
+
 /// What becomes of a path whose look failed.
 fn settle(looked: Result<Stored, ReadError>, look: &Look) -> Result<Outcome> {
     let old = look.old.as_ref();
@@ -171,7 +176,16 @@ fn look_at(
         stat.size = outcome.size;
         let content = Some((content, outcome.digest, Some(outcome.stamp)));
         let mut stored = finish(look, &stat, xattrs, Vec::new(), content).map_err(stopped)?;
-        stored.problem = outcome.problem;
+        let silent = look.unmoved
+            && found.stat.key() == outcome.stat.key()
+            && !outcome.stamp.inconsistent
+            && look
+                .old
+                .is_some_and(|old| old.content.is_some_and(|old| old != outcome.digest));
+        stored.problem = match silent {
+            true => Some(ItemProblem::new("ChangedSilently", CHANGED_SILENTLY)),
+            false => outcome.problem,
+        };
         return check(stored);
     }
     let before_ns = sys::realtime_ns();

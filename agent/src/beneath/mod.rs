@@ -66,6 +66,7 @@ pub struct Root {
     path: PathBuf,
     stat: Stat,
     class: FsClass,
+    distrusted: bool,
     f_type: u64,
 }
 
@@ -93,6 +94,7 @@ impl Root {
             path: path.to_owned(),
             stat,
             class,
+            distrusted: false,
             f_type,
         };
         match root.top() {
@@ -117,6 +119,17 @@ impl Root {
     /// What may be believed of its filesystem.
     pub fn class(&self) -> FsClass {
         self.class
+    }
+
+    /// Nothing is believed of its filesystem's metadata from now on.
+    pub fn distrust(&mut self) {
+        self.class = FsClass::Remote;
+        self.distrusted = true;
+    }
+
+    /// Whether its filesystem's metadata lost the trust that its type has.
+    pub fn is_distrusted(&self) -> bool {
+        self.distrusted
     }
 
     /// Its filesystem's magic number, as `statfs` gives it.

@@ -8,7 +8,7 @@ use holdfast_format::entry::Kind;
 use holdfast_format::path::RelPath;
 use redb::ReadOnlyTable;
 use std::collections::HashSet;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 /// Answers questions in any order; those about neighbours are cheap.
 pub struct Lookup {
@@ -111,21 +111,41 @@ impl Lookup {
         inodes: &HashSet<u64>,
         mut found: impl FnMut(RelPath, &Record),
     ) -> Result<(), IndexError> {
+        let mut failed = None;
+        let _ended = self.each(|prefix, name, record| {
+            if record.kind != Kind::Directory && inodes.contains(&record.ino) {
+                match RelPath::from_key(&[prefix, name].concat()) {
+                    Ok(path) => found(path, record),
+                    Err(error) => {
+                        failed = Some(IndexError::Damaged(error.to_string()));
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Every record in tree order, with the start of its key (its directory's part) and its name, until
+    /// `each` has seen enough.
+    pub fn each(
+        &mut self,
+        mut each: impl FnMut(&[u8], &[u8], &Record) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, IndexError> {
         self.covers = Vec::new()..Vec::new();
-        let what = "search the index";
+        let what = "go through the index";
         for row in self.blocks.range::<&[u8]>(..).fault(what)? {
             let (key, value) = row.fault(what)?;
             self.block.decode(value.value())?;
             let prefix = directory_prefix(key.value());
             for (name, record) in self.block.iter() {
-                if record.kind != Kind::Directory && inodes.contains(&record.ino) {
-                    let path = RelPath::from_key(&[prefix, name].concat())
-                        .map_err(|error| IndexError::Damaged(error.to_string()))?;
-                    found(path, record);
+                if each(prefix, name, record).is_break() {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::journal::Journals;
 use crate::metrics::AgentMetrics;
 use crate::progress::Progress;
 use crate::restore::{RestoreOptions, RestoreReport, Target, restore};
+use crate::rolling::Rolling;
 use crate::rules::Rules;
 use crate::settings::ServeSettings;
 use crate::volumes::VolumeCandidate;
@@ -49,6 +50,7 @@ struct Context {
     metrics: AgentMetrics,
     table: Arc<Table>,
     journals: Option<Journals>,
+    rolling: Option<Rolling>,
     backups: Arc<Semaphore>,
     restores: Arc<Semaphore>,
 }
@@ -69,6 +71,9 @@ impl Works {
                 backups: Arc::new(Semaphore::new(settings.most_backups)),
                 restores: Arc::new(Semaphore::new(settings.most_restores)),
                 journals,
+                rolling: settings
+                    .reread_period
+                    .map(|period| Rolling::new(period, &settings.backup.index_directory)),
                 client,
                 settings,
                 metrics,
@@ -79,11 +84,25 @@ impl Works {
         }
     }
 
+    /// What should be told of changes.
+    pub fn journals(&self) -> Option<Journals> {
+        self.context.journals.clone()
+    }
+
+    /// What is read again between runs.
+    pub fn rolling(&self) -> Option<Rolling> {
+        self.context.rolling.clone()
+    }
+
     /// What was found on this node.
     pub fn set_volumes(&mut self, volumes: Vec<VolumeCandidate>) {
+        let there = volumes.iter().filter(|volume| volume.eligible.is_ok());
+        let there = there.map(|volume| volume.facts.name.to_string()).collect();
         if let Some(journals) = &self.context.journals {
-            let there = volumes.iter().filter(|volume| volume.eligible.is_ok());
-            journals.retain(&there.map(|volume| volume.facts.name.to_string()).collect());
+            journals.retain(&there);
+        }
+        if let Some(rolling) = &self.context.rolling {
+            rolling.retain(&there);
         }
         let there = volumes.iter().filter(|volume| volume.eligible.is_ok());
         self.exposures
@@ -227,6 +246,7 @@ impl Context {
         })?;
         let mut options = self.settings.backup.clone();
         options.journals = self.journals.clone();
+        options.rolling = self.rolling.clone();
         options.rules =
             Rules::new(&order.exclude, &order.include).map_err(|error| Error::VolumeRefused {
                 volume: order.volume.clone(),

@@ -8,7 +8,7 @@
 
 use super::directories::{Directories, New, NoRoom, Room};
 use super::dirty::Dirty;
-use super::open_files::OpenFiles;
+use super::open_files::{Listed, OpenFiles};
 use super::source::{self, Event, Kind, OpenError, Source, Told, WatchError, What};
 use crate::beneath::{Dir, Root};
 use crate::faults::{self, Fault};
@@ -227,6 +227,9 @@ impl Journal {
     /// Has a source that watches this ground, or a reason why not.
     pub(super) fn stand_on(&self, root: &Root, ground: Ground) -> Result<(), &'static str> {
         use rustix::fd::AsFd;
+        if root.is_distrusted() {
+            return Err("FilesystemDistrusted");
+        }
         if !matches!(root.class(), FsClass::Trusted | FsClass::Memory) {
             return Err("FilesystemNotWatched");
         }
@@ -286,6 +289,14 @@ impl State {
     pub(super) fn break_for(&mut self, reason: &'static str) {
         self.broken = Some(self.broken.unwrap_or(reason));
         self.seeded = false;
+    }
+
+    /// The files that may have writers.
+    pub(super) fn open_files(&self) -> Vec<Listed> {
+        match faults::on(Fault::NoOpenFiles) {
+            true => Vec::new(),
+            false => self.open.list(),
+        }
     }
 
     /// Whether it is time for a walk, whatever was told: it finds what no source tells.

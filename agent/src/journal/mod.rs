@@ -16,6 +16,7 @@ mod reader;
 pub(crate) mod source;
 mod standing;
 mod tend;
+mod told;
 mod turn;
 
 pub(crate) use epoch::{Again, Journal};

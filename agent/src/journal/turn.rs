@@ -6,7 +6,6 @@ use super::open_files::Listed;
 use super::plan::{NoPlan, Planner};
 use super::source::{self, Key};
 use crate::beneath::Root;
-use crate::faults::{self, Fault};
 use crate::index::Index;
 use crate::mount::{self, Identity};
 use crate::rules::Rules;
@@ -142,11 +141,7 @@ impl super::epoch::State {
             taken.keys.push(key);
         }
         taken.dirty = dirty;
-        let open = match faults::on(Fault::NoOpenFiles) {
-            true => Vec::new(),
-            false => self.open.list(),
-        };
-        for listed in open {
+        for listed in self.open_files() {
             whole &= self.directories.path(&listed.key).is_some();
             let path = self.directories.path(&listed.key).flatten();
             taken.open.push((path, listed));

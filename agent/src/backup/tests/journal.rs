@@ -2,7 +2,7 @@
 
 mod histories;
 mod limits;
-mod mutations;
+pub(super) mod mutations;
 mod tenant;
 
 use super::bench::{Bench, noise};
@@ -137,7 +137,7 @@ async fn with_fanotify_on_other_filesystems() {
 }
 
 /// Runs until one is by events.
-async fn until_trusted(bench: &Bench) {
+pub(super) async fn until_trusted(bench: &Bench) {
     for _ in 0..10 {
         bench.settle();
         if bench.run().await.walk.is_none() {

@@ -29,7 +29,7 @@ async fn shows(fault: Fault, directory: &str) -> bool {
 }
 
 /// Whether each test has a process of its own.
-fn alone() -> bool {
+pub(in crate::backup::tests) fn alone() -> bool {
     let alone = std::env::var_os("NEXTEST").is_some();
     if !alone {
         println!("not run: other tests share this process");

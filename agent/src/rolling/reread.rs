@@ -1,0 +1,193 @@
+//! Reads files that should be as their records say, and judges what differs.
+
+use super::{Findings, Known, PassOptions};
+use crate::Result;
+use crate::beneath::Root;
+use crate::error::Error;
+use crate::index::Record;
+use crate::journal::Journal;
+use crate::mount::Identity;
+use crate::read::{BusyPolicy, ContentSink, ReadContext, ReadError, Reader};
+use crate::stat::is_unchanged;
+use holdfast_format::digest::ContentDigest;
+use holdfast_format::entry::Extent;
+use holdfast_format::path::RelPath;
+use holdfast_format::stamp::Host;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// How long it looks away while a run works on the volume.
+const GIVE_WAY: Duration = Duration::from_millis(200);
+/// How long the event of a change may come after the change shows: a call writes, then tells.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
+const TOLD_STEP: Duration = Duration::from_millis(250);
+/// Files of one pass that are named; a filesystem that lies about all of them is told of by these.
+const NAMED: usize = 1000;
+
+/// How the files of a window are read.
+pub(super) struct Reading<'a> {
+    pub(super) known: &'a Known,
+    pub(super) host: Host,
+    pub(super) options: &'a PassOptions,
+    /// Whether a run works on the volume now.
+    pub(super) is_running: &'a dyn Fn() -> bool,
+    /// Whether one began since the files were listed: what they were is not what is known now.
+    pub(super) is_since: &'a dyn Fn() -> bool,
+    pub(super) volume: &'a str,
+}
+
+/// What a file is found to be.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// As it was, or in no state that could be judged.
+    Nothing,
+    /// Another than its record says, and it shows.
+    Changed,
+    /// Another than its record says, and nothing shows it.
+    Silent,
+}
+
+impl Reading<'_> {
+    /// Reads all of them; what differs is in the findings.
+    pub(super) fn all(&self, files: Vec<(RelPath, Record)>) -> Result<Findings> {
+        let mut findings = Findings::default();
+        let Some(root) = self.root() else {
+            return Ok(findings);
+        };
+        let mut reader = Reader::new(ReadContext {
+            chunker: self.known.chunker.clone(),
+            ids: self.known.ids.clone(),
+            inline_limit: self.known.inline_limit,
+            class: root.class(),
+            busy: BusyPolicy::Settle,
+            rate: self.options.rate.clone(),
+            cancel: self.options.cancel.clone(),
+        });
+        for (path, record) in files {
+            while (self.is_running)() {
+                self.options.cancel.check()?;
+                sleep(GIVE_WAY);
+            }
+            self.options.cancel.check()?;
+            match self.judge(&mut reader, &root, &path, &record, &mut findings)? {
+                Found::Nothing => {}
+                _ if self.root().is_none() => return Ok(findings), // Another volume: nothing is wrong.
+                Found::Silent if findings.silent.len() < NAMED => {
+                    tracing::error!(
+                        volume = self.volume, %path,
+                        "a file holds something else than it did, though neither its times nor its size changed"
+                    );
+                    findings.silent.push(path);
+                }
+                Found::Changed if findings.untold.len() < NAMED => {
+                    if self.is_untold(&path) {
+                        findings.untold.push(path);
+                    }
+                }
+                Found::Silent | Found::Changed => {}
+            }
+        }
+        Ok(findings)
+    }
+
+    /// The volume's root, if it is still the one that the index knows.
+    fn root(&self) -> Option<Root> {
+        let root = Root::open(&self.known.path).ok()?;
+        (Identity::of(&root).ok()? == self.known.identity).then_some(root)
+    }
+
+    fn judge(
+        &self,
+        reader: &mut Reader,
+        root: &Root,
+        path: &RelPath,
+        record: &Record,
+        findings: &mut Findings,
+    ) -> Result<Found> {
+        let stamp = record.stamp();
+        let Ok(Some((dir, name))) = root.parent_of(path) else {
+            return Ok(Found::Changed);
+        };
+        match dir.stat(name) {
+            Ok(stat) if is_unchanged(stamp.as_ref(), &stat, self.host) => {}
+            _ => return Ok(Found::Changed),
+        }
+        let Some(first) = self.digest(reader, &dir, name, record)? else {
+            return Ok(Found::Nothing);
+        };
+        findings.files += 1;
+        findings.bytes += record.size;
+        self.options.progress.done_files.add(1);
+        self.options.progress.done_bytes.add(record.size);
+        if Some(first) == record.content {
+            return Ok(Found::Nothing);
+        }
+        // Twice the same, or nobody knows what it holds.
+        let again = self.digest(reader, &dir, name, record)?;
+        Ok(match again {
+            Some(again) if again == first => Found::Silent,
+            _ => Found::Nothing,
+        })
+    }
+
+    /// What the file holds, if it was quiet and in the state of its record from begin to end.
+    fn digest(
+        &self,
+        reader: &mut Reader,
+        dir: &crate::beneath::Dir,
+        name: &[u8],
+        record: &Record,
+    ) -> Result<Option<ContentDigest>> {
+        match reader.read_file(dir, name, &mut Nowhere) {
+            Ok(outcome) => {
+                let same = is_unchanged(record.stamp().as_ref(), &outcome.stat, self.host);
+                let judged = same && !outcome.stamp.inconsistent && !outcome.stamp.racy;
+                Ok(judged.then_some(outcome.digest))
+            }
+            Err(ReadError::Stopped(error)) => Err(error),
+            // The next run that reads it says so.
+            Err(ReadError::Vanished | ReadError::Item(_)) => Ok(None),
+        }
+    }
+
+    /// Whether the journal should have told of a change of this file and has not: its epoch ends.
+    fn is_untold(&self, path: &RelPath) -> bool {
+        let Some(journals) = &self.options.journals else {
+            return false;
+        };
+        let journal: Arc<Journal> = journals.of(self.volume, &self.known.path);
+        let mut waited = Duration::ZERO;
+        while !journal.will_look_at(path) {
+            if (self.is_since)() || self.options.cancel.is_cancelled() {
+                return false;
+            }
+            if waited >= TOLD_WITHIN {
+                tracing::error!(
+                    volume = self.volume, %path,
+                    "a file changed and the kernel told nothing of it: the volume is walked"
+                );
+                journal.missed();
+                return true;
+            }
+            sleep(TOLD_STEP);
+            waited += TOLD_STEP;
+        }
+        false
+    }
+}
+
+/// Content is only digested.
+struct Nowhere;
+
+impl ContentSink for Nowhere {
+    fn restart(&mut self) {}
+
+    fn inline(&mut self, _: &[u8]) -> std::result::Result<(), Error> {
+        Ok(())
+    }
+
+    fn extent(&mut self, _: Extent, _: Option<&[u8]>) -> std::result::Result<(), Error> {
+        Ok(())
+    }
+}
