@@ -50,8 +50,8 @@ pub struct FrameLocation {
 pub struct FinishedPack {
     /// BLAKE3 of all stored bytes.
     pub id: PackId,
-    /// The stored bytes that were not taken before by `PackBuilder::take_sealed`.
-    pub bytes: Bytes,
+    /// The stored bytes that were not taken before by `PackBuilder::take_sealed`, in order.
+    pub parts: Vec<Bytes>,
     /// Length of the whole pack.
     pub stored_bytes: u64,
     /// What is in it.
@@ -60,13 +60,28 @@ pub struct FinishedPack {
     pub header: Header,
 }
 
+impl FinishedPack {
+    /// All parts in one piece, copied: a pack may have 32 MiB.
+    pub fn bytes(&self) -> Bytes {
+        self.parts.concat().into()
+    }
+}
+
+/// Sealed bytes that are allocated together: large enough to be few, and small enough that the allocator
+/// keeps them for the next pack instead of asking the kernel for zeroed pages each time.
+const PART_BYTES: usize = 4 * 1024 * 1024;
+
 /// Seals frames into a pack.
 pub struct PackBuilder {
     header: Header,
     sealer: Sealer,
     hasher: blake3::Hasher,
+    /// Full parts, and the one that is being filled.
+    parts: Vec<Bytes>,
     bytes: Vec<u8>,
-    /// Stored bytes so far, whether still in `bytes` or taken.
+    /// Bytes of all of them.
+    memory: usize,
+    /// Stored bytes so far, whether still here or taken.
     stored: u64,
     frames: Vec<PackFrame>,
     items: usize,
@@ -98,6 +113,8 @@ impl PackBuilder {
             sealer: Sealer::new(&repository, &header, KeyMaterial::Master(master)),
             hasher,
             stored: bytes.len() as u64,
+            memory: bytes.len(),
+            parts: Vec::new(),
             bytes,
             frames: Vec::new(),
             items: 0,
@@ -124,10 +141,12 @@ impl PackBuilder {
         let mut prefix = [0; FRAME_PREFIX_BYTES];
         prefix[0] = frame.codec as u8;
         prefix[1..].copy_from_slice(&frame.plain_length.to_le_bytes());
+        self.make_room(stored_length);
         let start = self.bytes.len();
         self.sealer
             .seal_into(frame_no, &[&prefix, &frame.payload], &mut self.bytes)?;
         self.hasher.update(&self.bytes[start..]);
+        self.memory += self.bytes.len() - start;
         let location = FrameLocation {
             frame_no,
             offset: self.stored,
@@ -146,6 +165,17 @@ impl PackBuilder {
         Ok(location)
     }
 
+    /// So many bytes more fit the part that is being filled.
+    fn make_room(&mut self, more: usize) {
+        if self.bytes.capacity() - self.bytes.len() < more {
+            let next = Vec::with_capacity(more.max(PART_BYTES));
+            let full = std::mem::replace(&mut self.bytes, next);
+            if !full.is_empty() {
+                self.parts.push(full.into());
+            }
+        }
+    }
+
     /// The pack's header.
     pub fn header(&self) -> &Header {
         &self.header
@@ -158,7 +188,7 @@ impl PackBuilder {
 
     /// Stored bytes that are in memory.
     pub fn memory_bytes(&self) -> usize {
-        self.bytes.len()
+        self.memory
     }
 
     /// Whether no frame was added.
@@ -175,14 +205,18 @@ impl PackBuilder {
 
     /// Takes the sealed bytes out of memory, for a spill file; the pack is what was taken, in order,
     /// and then `FinishedPack::bytes`.
-    pub fn take_sealed(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+    pub fn take_sealed(&mut self) -> Vec<Bytes> {
+        self.memory = 0;
+        let mut taken = std::mem::take(&mut self.parts);
+        taken.push(std::mem::take(&mut self.bytes).into());
+        taken
     }
 
     /// Seals the footer; the pack is complete.
     pub fn finish(mut self) -> Result<FinishedPack, FormatError> {
-        let start = self.bytes.len();
         let footer = encode_footer(&self.frames);
+        self.make_room(footer.len() + TAG_BYTES + TRAILER_BYTES);
+        let start = self.bytes.len();
         self.sealer
             .seal_into(FOOTER_NUMBER, &[&footer], &mut self.bytes)?;
         let footer_length = self.bytes.len() - start;
@@ -193,10 +227,11 @@ impl PackBuilder {
         };
         self.bytes.extend_from_slice(&trailer.encode());
         self.hasher.update(&self.bytes[start..]);
+        self.parts.push(self.bytes.into());
         Ok(FinishedPack {
             id: PackId::from_bytes(self.hasher.finalize().into()),
             stored_bytes: self.stored + (footer_length + TRAILER_BYTES) as u64,
-            bytes: self.bytes.into(),
+            parts: self.parts,
             frames: self.frames,
             header: self.header,
         })

@@ -478,7 +478,7 @@ fn a_pack_of_both_kinds() {
     builder.add(&node, ItemKind::Node).unwrap();
     let pack = builder.finish().unwrap();
 
-    let stored = golden("pack", &pack.bytes);
+    let stored = golden("pack", &pack.bytes());
     let id = PackId::from_bytes(blake3::hash(&stored).into());
     let key_for = |_: &KeyRef| Some(KeyMaterial::Master(master));
     let (header, frames) = open_pack(&REPOSITORY, &id, key_for, &stored).unwrap();

@@ -76,6 +76,11 @@ impl Dirty {
         self.names_count
     }
 
+    /// What it holds: directories, names and inodes.
+    pub(crate) fn entries(&self) -> usize {
+        self.directories.len() + self.names_count + self.targets.len()
+    }
+
     /// Takes one event in; whether it was a change.
     pub(crate) fn take_in(&mut self, event: &Event<'_>) -> bool {
         if !event.what.any(CHANGES) {

@@ -9,6 +9,7 @@
 use super::directories::{Directories, New, NoRoom, Room};
 use super::dirty::Dirty;
 use super::open_files::{Listed, OpenFiles};
+use super::share::Share;
 use super::source::{self, Event, Kind, OpenError, Source, Told, WatchError, What};
 use crate::beneath::{Dir, Root};
 use crate::faults::{self, Fault};
@@ -66,6 +67,8 @@ pub(super) struct State {
     limited: Option<Instant>,
     /// When files that were opened were probed last.
     tidied: Option<Instant>,
+    /// Of what all volumes' sets may hold.
+    share: Share,
 }
 
 /// What the events are about; another ground, another epoch.
@@ -115,6 +118,7 @@ impl Journal {
         path: PathBuf,
         kinds: &'static [Kind],
         room: Arc<Room>,
+        share: Share,
     ) -> Arc<Self> {
         let state = State {
             source: None,
@@ -131,6 +135,7 @@ impl Journal {
             walked: None,
             limited: None,
             tidied: None,
+            share,
         };
         Arc::new(Self {
             volume,
@@ -157,6 +162,13 @@ impl Journal {
     pub(crate) fn drain(&self) {
         let mut state = self.state();
         state.drain(&self.volume);
+        let entries = state.dirty.entries() + state.open.entries();
+        if !state.share.hold(entries) {
+            state.break_for("TooManyChanges");
+            state.dirty.give_up("TooManyChanges");
+            state.open = OpenFiles::default();
+            state.share.hold(0);
+        }
         if state.dirty.is_crowded() {
             state.forget_dead(&self.path);
         }

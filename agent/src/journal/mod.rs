@@ -13,6 +13,7 @@ mod inotify;
 mod open_files;
 mod plan;
 mod reader;
+mod share;
 pub(crate) mod source;
 mod standing;
 mod tend;
@@ -28,6 +29,7 @@ use crate::rules::Rules;
 use crate::settings::JournalSource;
 use directories::Room;
 use reader::Reader;
+use share::{Share, Shares};
 use source::Kind;
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -50,6 +52,7 @@ struct Inner {
     journals: Mutex<HashMap<String, Arc<Journal>>>,
     kinds: &'static [Kind],
     room: Arc<Room>,
+    shares: Arc<Shares>,
     reader: Reader,
     tend: Mutex<Sender<Task>>,
     cancel: Cancel,
@@ -79,6 +82,7 @@ impl Journals {
             journals: Mutex::default(),
             kinds,
             room: Room::new(most_directories, MOST_BYTES),
+            shares: Shares::new(share::MOST_ENTRIES),
             reader: Reader::start(tend.clone(), cancel.clone())?,
             tend: Mutex::new(tend),
             cancel,
@@ -94,7 +98,8 @@ impl Journals {
             return journal.clone();
         }
         let (kinds, room) = (self.0.kinds, self.0.room.clone());
-        let journal = Journal::new(volume.to_owned(), path.to_owned(), kinds, room);
+        let share = Share::new(self.0.shares.clone());
+        let journal = Journal::new(volume.to_owned(), path.to_owned(), kinds, room, share);
         self.0.reader.add(&journal);
         journals.insert(volume.to_owned(), journal.clone());
         journal

@@ -61,6 +61,11 @@ pub(crate) struct Listed {
 pub(crate) struct TooMany;
 
 impl OpenFiles {
+    /// What it holds: directories and names.
+    pub(crate) fn entries(&self) -> usize {
+        self.directories.len() + self.names_count
+    }
+
     /// Whether they should be probed soon.
     pub(crate) fn is_crowded(&self) -> bool {
         self.names_count >= MANY_NAMES || self.directories.values().any(|files| files.all > 0)

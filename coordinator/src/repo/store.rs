@@ -160,13 +160,13 @@ impl Store {
 
     /// Stores an object. Durable when it returns; invisible where it fails, unless the answer was lost.
     /// Only `repo::writer` and tests call this.
-    pub async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
+    pub async fn put(&self, name: &ObjectName, payload: impl Into<PutPayload>) -> Result<()> {
+        let payload = payload.into();
         let name = name.to_string();
         let path = Path::from(name.as_str());
-        let length = bytes.len() as u64;
+        let length = payload.content_length() as u64;
         self.run(Operation::Put, WRITE, &name, || async {
-            let payload = PutPayload::from_bytes(bytes.clone());
-            self.objects.put(&path, payload).await.map(|_| ())
+            self.objects.put(&path, payload.clone()).await.map(|_| ())
         })
         .await?;
         self.metrics.written(length);

@@ -185,7 +185,7 @@ async fn keys_that_do_not_fit_and_places_without_repository_are_told() {
     ] {
         let changed = text.replacen(from, to, 1);
         assert_ne!(changed, text);
-        store.put(&name, changed.into()).await.unwrap();
+        store.put(&name, changed).await.unwrap();
         let error = Repository::open(store.clone(), key.clone())
             .await
             .unwrap_err();
@@ -232,7 +232,7 @@ async fn swapped_and_damaged_records_are_named() {
     for at in [0, 6, 40, 70, sealed.len() - 1] {
         let mut bytes = sealed.to_vec();
         bytes[at] ^= 1;
-        store.put(&name, bytes.into()).await.unwrap();
+        store.put(&name, bytes).await.unwrap();
         let error = repository.read_snapshot(volume, id).await.unwrap_err();
         assert!(
             error.is_damage() && error.to_string().contains(&name.to_string()),

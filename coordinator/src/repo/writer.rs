@@ -8,13 +8,14 @@ use crate::repo::error::{RepoError, Result};
 use crate::repo::store::Store;
 use bytes::Bytes;
 use holdfast_format::claim::{Claim as ClaimBody, ClaimKey};
-use holdfast_format::id::{DomainId, MarkId, PackId, RepositoryId, SnapshotId, VolumeId};
+use holdfast_format::id::{DomainId, MarkId, RepositoryId, SnapshotId, VolumeId};
 use holdfast_format::mark::MarkRecord;
 use holdfast_format::names::ObjectName;
 use holdfast_format::pack::FinishedPack;
 use holdfast_format::repository::RepositoryConfig;
 use holdfast_format::segment::FinishedSegment;
 use holdfast_format::snapshot::Snapshot;
+use object_store::PutPayload;
 
 /// Puts objects. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -28,19 +29,17 @@ impl Writer {
 
     /// A whole pack. Needs no claim: a pack that nothing refers to harms nobody.
     pub async fn pack(&self, pack: &FinishedPack) -> Result<()> {
-        if pack.bytes.len() as u64 != pack.stored_bytes {
+        let length: usize = pack.parts.iter().map(Bytes::len).sum();
+        if length as u64 != pack.stored_bytes {
             // Part of it was taken out of memory: the caller must give it back first.
             return Err(RepoError::Internal {
                 doing: "write a pack that is not whole",
             });
         }
         let name = ObjectName::Pack(pack.id);
-        self.0.put(&name, pack.bytes.clone()).await
-    }
-
-    /// A pack from its stored bytes: for those that were spilled to a file.
-    pub async fn pack_bytes(&self, id: PackId, stored: Bytes) -> Result<()> {
-        self.0.put(&ObjectName::Pack(id), stored).await
+        self.0
+            .put(&name, pack.parts.iter().cloned().collect::<PutPayload>())
+            .await
     }
 
     /// A sealed snapshot record: the last thing of a commit. The claim is checked before, so that a
@@ -108,7 +107,7 @@ impl Writer {
     /// The repository object: from now on there is a repository.
     pub(super) async fn repository(&self, config: &RepositoryConfig) -> Result<()> {
         let name = ObjectName::Repository(config.id);
-        self.0.put(&name, config.encode().into()).await
+        self.0.put(&name, Bytes::from(config.encode())).await
     }
 
     /// Takes the repository object of a creation that lost a race back.
@@ -122,7 +121,7 @@ impl Writer {
             epoch: claim.epoch,
             catalog: claim.catalog,
         };
-        self.0.put(&name, claim.encode()?.into()).await
+        self.0.put(&name, Bytes::from(claim.encode()?)).await
     }
 
     /// Says that a claim was given back.

@@ -174,7 +174,9 @@ impl OpenPack {
                 .spill
                 .insert(tempfile::tempfile_in(dir).map_err(failed)?),
         };
-        file.write_all(&builder.take_sealed()).map_err(failed)
+        let parts = builder.take_sealed();
+        let written = parts.iter().try_for_each(|part| file.write_all(part));
+        written.map_err(failed)
     }
 
     /// Seals what waits and the footer.
@@ -185,10 +187,9 @@ impl OpenPack {
             .ok_or_else(|| Error::internal("close a pack"))?;
         let mut pack = builder.finish()?;
         if let Some(file) = self.spill {
-            let read = whole(file, &pack);
-            pack.bytes = read
-                .map_err(|source| Error::io("read a spill file", source))?
-                .into();
+            let read = spilled(file, &pack);
+            let spilled = read.map_err(|source| Error::io("read a spill file", source))?;
+            pack.parts.insert(0, spilled.into());
         }
         Ok(ClosedPack {
             pack,
@@ -230,12 +231,14 @@ impl OpenPack {
     }
 }
 
-fn whole(mut file: File, pack: &FinishedPack) -> std::io::Result<Vec<u8>> {
-    let length = usize::try_from(pack.stored_bytes).map_err(std::io::Error::other)?;
+/// The start of a pack, whose end was not spilled.
+fn spilled(mut file: File, pack: &FinishedPack) -> std::io::Result<Vec<u8>> {
+    let whole = usize::try_from(pack.stored_bytes).map_err(std::io::Error::other)?;
+    let end: usize = pack.parts.iter().map(bytes::Bytes::len).sum();
+    let length = whole.saturating_sub(end);
     let mut bytes = Vec::with_capacity(length);
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut bytes)?;
-    bytes.extend_from_slice(&pack.bytes);
     if bytes.len() != length {
         return Err(std::io::Error::other("it does not have the length written"));
     }
@@ -283,7 +286,7 @@ mod tests {
     fn check(keys: &DomainKeys, closed: &ClosedPack) -> Vec<[u8; 32]> {
         let master = keys.current().unwrap();
         let key_for = |_: &KeyRef| Some(KeyMaterial::Master(master));
-        let bytes = &closed.pack.bytes;
+        let bytes = &closed.pack.bytes();
         assert_eq!(bytes.len() as u64, closed.pack.stored_bytes);
         let (_, frames) = open_pack(&REPOSITORY, &closed.pack.id, key_for, bytes).unwrap();
         frames

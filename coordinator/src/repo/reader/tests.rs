@@ -67,7 +67,12 @@ impl World {
 
     async fn overwrite(&self, pack: &FinishedPack, bytes: Bytes) {
         let writer = self.repository.writer();
-        writer.pack_bytes(pack.id, bytes).await.unwrap();
+        let pack = FinishedPack {
+            stored_bytes: bytes.len() as u64,
+            parts: vec![bytes],
+            ..pack.clone()
+        };
+        writer.pack(&pack).await.unwrap();
     }
 }
 
@@ -149,7 +154,7 @@ async fn damage_is_named_and_stays_where_it_is() {
         frames.into_iter().map(|(_, frame)| frame).collect()
     };
     // One flipped byte in the second frame.
-    let mut flipped = pack.bytes.to_vec();
+    let mut flipped = pack.bytes().to_vec();
     flipped[pack.frames[1].offset as usize + 100] ^= 1;
     world.overwrite(&pack, flipped.into()).await;
     let found = read().await;
@@ -162,7 +167,7 @@ async fn damage_is_named_and_stays_where_it_is() {
     );
     // Cut in the third frame: the first two are whole.
     let cut = pack.frames[2].offset as usize + 5;
-    world.overwrite(&pack, pack.bytes.slice(..cut)).await;
+    world.overwrite(&pack, pack.bytes().slice(..cut)).await;
     let found = read().await;
     assert!(found[0].is_ok() && found[1].is_ok());
     let error = found[2].as_ref().unwrap_err();
@@ -172,7 +177,7 @@ async fn damage_is_named_and_stays_where_it_is() {
     );
     // Another pack under its name.
     let other = world.pack(&[1_000, 2_000, 3_000]).await;
-    world.overwrite(&pack, other.bytes.clone()).await;
+    world.overwrite(&pack, other.bytes().clone()).await;
     assert!(read().await.iter().all(|frame| frame.is_err()));
     // Gone.
     world.repository.delete_pack(pack.id).await.unwrap();
@@ -197,7 +202,7 @@ async fn a_footer_takes_one_read_and_says_what_was_put() {
     );
     assert_eq!(reader.whole(pack.id).await.unwrap().frames, pack.frames);
     // Every cut and some flips are found.
-    let cut = pack.bytes.slice(..pack.bytes.len() - 1);
+    let cut = pack.bytes().slice(..pack.bytes().len() - 1);
     world.overwrite(&pack, cut.clone()).await;
     let listed = reader.footer(pack.id, cut.len() as u64).await.unwrap_err();
     assert!(listed.is_damage(), "{listed}");
@@ -209,7 +214,7 @@ async fn a_footer_takes_one_read_and_says_what_was_put() {
             .is_damage()
     );
     for back in [1, 40, 71, 73, 90] {
-        let mut flipped = pack.bytes.to_vec();
+        let mut flipped = pack.bytes().to_vec();
         let at = flipped.len() - back;
         flipped[at] ^= 1;
         world.overwrite(&pack, flipped.into()).await;

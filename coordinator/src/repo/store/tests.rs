@@ -26,7 +26,7 @@ async fn what_may_pass_is_tried_again_and_counted() {
     };
     let store = Store::from_object_store(faults.clone(), "faulty", &options);
     faults.fail_next(2, fail::status(503));
-    store.put(&mark(1), "x".into()).await.unwrap();
+    store.put(&mark(1), "x").await.unwrap();
     faults.fail_next(1, fail::status(500));
     assert_eq!(store.get(&mark(1)).await.unwrap(), "x");
     let text = metrics.encode().unwrap();
@@ -45,7 +45,7 @@ async fn what_cannot_pass_is_tried_once() {
     ] {
         let before = faults.calls();
         faults.fail_next(100, fault);
-        let error = store.put(&mark(1), "x".into()).await.unwrap_err();
+        let error = store.put(&mark(1), "x").await.unwrap_err();
         assert_eq!(
             matches!(error, RepoError::StoreFull { .. }),
             full,
@@ -56,7 +56,7 @@ async fn what_cannot_pass_is_tried_once() {
         faults.heal();
     }
     faults.fail_next(100, fail::denied());
-    let error = store.put(&mark(1), "x".into()).await.unwrap_err();
+    let error = store.put(&mark(1), "x").await.unwrap_err();
     assert!(matches!(error, RepoError::StoreRefused { .. }), "{error}");
 }
 
@@ -80,7 +80,7 @@ async fn a_store_that_never_answers_is_given_up_within_the_limit() {
 async fn a_listing_that_breaks_goes_on_where_it_was() {
     let (faults, store) = faulty();
     for byte in 0..20 {
-        store.put(&mark(byte), "x".into()).await.unwrap();
+        store.put(&mark(byte), "x").await.unwrap();
     }
     faults.break_listing_after(7);
     let found: Vec<Listed> = store.list_stream("marks/").try_collect().await.unwrap();
@@ -93,7 +93,7 @@ async fn a_listing_that_breaks_goes_on_where_it_was() {
 #[tokio::test]
 async fn an_object_above_its_limit_is_not_read() {
     let (_, store) = faulty();
-    store.put(&mark(1), vec![0; 100].into()).await.unwrap();
+    store.put(&mark(1), vec![0; 100]).await.unwrap();
     assert!(store.get_limited(&mark(1), 100).await.is_ok());
     let error = store.get_limited(&mark(1), 99).await.unwrap_err();
     assert!(matches!(error, RepoError::ObjectDamaged { .. }), "{error}");
@@ -134,7 +134,7 @@ async fn a_directory_that_refuses_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().to_str().unwrap(), &quick()).unwrap();
     let name = ObjectName::Pack(PackId::from_bytes([7; 32]));
-    store.put(&name, "x".into()).await.unwrap();
+    store.put(&name, "x").await.unwrap();
     let packs = dir.path().join("packs/07");
     std::fs::set_permissions(&packs, PermissionsExt::from_mode(0o500)).unwrap();
     let other = ObjectName::Pack({
@@ -142,7 +142,7 @@ async fn a_directory_that_refuses_says_so() {
         id[31] = 8;
         PackId::from_bytes(id)
     });
-    if let Err(error) = store.put(&other, "x".into()).await {
+    if let Err(error) = store.put(&other, "x").await {
         assert!(matches!(error, RepoError::StoreRefused { .. }), "{error}");
     }
     std::fs::set_permissions(&packs, PermissionsExt::from_mode(0o700)).unwrap();
