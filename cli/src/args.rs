@@ -189,7 +189,8 @@ pub struct Backup {
     /// Send at most this many bytes per second (suffixes K, M, G)
     #[arg(long, value_name = "RATE", value_parser = parse_bytes)]
     pub send_rate: Option<u64>,
-    /// Do not read again what is due of files that have not changed (every file once in seven days)
+    /// Do not read unchanged files again (of a volume, a seventh for each day since the last time, at most
+    /// one, once the snapshot is stored)
     #[arg(long)]
     pub no_reread: bool,
     /// With --coordinator: return as soon as the jobs are accepted

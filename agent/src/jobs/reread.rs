@@ -39,6 +39,7 @@ pub(super) fn start(
                     node: backup.node.clone(),
                     rate: backup.read_rate.clone(),
                     now_ns: backup.clock.now_ns(),
+                    most: None,
                     journals: journals.clone(),
                     progress: Progress::new(),
                     cancel: cancel.clone(),

@@ -7,7 +7,7 @@ use crate::index::{Index, Record};
 use holdfast_format::entry::Kind;
 use holdfast_format::path::RelPath;
 use holdfast_format::stamp::{Host, Verdict, unchanged};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 /// Files of a window, about, and bytes.
 const MOST_FILES: f64 = 20_000.0;
@@ -25,12 +25,12 @@ pub(super) struct Listed {
     pub(super) files: Vec<(RelPath, Record)>,
 }
 
-/// What has its place in the window that begins at `from`, and where the window ends. `None`: a run wants
+/// What has its place in the window that begins with this time, and where the window ends. `None`: a run wants
 /// the index, or the volume is another than the index knows.
 pub(super) fn due(
     index: &Index,
     known: Known,
-    from: i64,
+    time: Range<i64>,
     options: &PassOptions,
     period_ns: i64,
     give_way: &dyn Fn() -> bool,
@@ -48,7 +48,7 @@ pub(super) fn due(
     let share = (MOST_FILES / meta.totals.files.max(1) as f64)
         .min(MOST_BYTES / meta.totals.content_bytes.max(1) as f64)
         .max(LEAST);
-    let mut window = Window::next(from, options.now_ns, period_ns, share);
+    let mut window = Window::next(time.start, time.end, period_ns, share);
     let mut lookup = index.lookup()?;
     let mut files = Vec::new();
     loop {

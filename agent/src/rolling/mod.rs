@@ -25,6 +25,7 @@ use holdfast_format::id::SnapshotId;
 use holdfast_format::keys::Ids;
 use holdfast_format::path::RelPath;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,6 +85,22 @@ pub(crate) struct Known {
 #[derive(Debug)]
 pub(crate) struct Held(#[expect(dead_code, reason = "held, not read")] OwnedMutexGuard<()>);
 
+/// Counted among those that wait, also if it never gets there.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// How a pass reads.
 #[derive(Debug, Clone)]
 pub struct PassOptions {
@@ -95,6 +112,9 @@ pub struct PassOptions {
     pub rate: RateLimit,
     /// Now, nanoseconds since the epoch.
     pub now_ns: i64,
+    /// At most this part of the period is read, and the rest another time: the period is then as long as
+    /// passes are rare. `None`: whatever is due.
+    pub most: Option<Duration>,
     /// What should have told of changes.
     pub journals: Option<Journals>,
     /// How far it is: files and bytes done.
@@ -150,9 +170,9 @@ impl Rolling {
     /// The volume's index is the caller's until the guard is dropped.
     pub(crate) async fn hold(&self, volume: &str) -> Held {
         let volume = self.volume(volume);
-        volume.waiting.fetch_add(1, Ordering::SeqCst);
+        let waiting = Waiting::new(&volume.waiting);
         let guard = volume.index.clone().lock_owned().await;
-        volume.waiting.fetch_sub(1, Ordering::SeqCst);
+        drop(waiting);
         volume.runs.fetch_add(1, Ordering::SeqCst);
         Held(guard)
     }
@@ -192,14 +212,12 @@ impl Rolling {
         let period_ns = i64::try_from(self.0.period.as_nanos()).unwrap_or(i64::MAX);
         let every_ns = period_ns / i64::from(PASSES);
         // A clock that was set back: the files due meanwhile are read in the next period.
-        let mut from = last
-            .min(options.now_ns)
-            .max(options.now_ns.saturating_sub(period_ns));
         if last > options.now_ns {
             position.set(options.now_ns);
         }
-        while options.now_ns - from >= every_ns.max(1) {
-            let Some((due, listed)) = self.due(&volume, from, options, period_ns)? else {
+        let (mut from, until) = window::due(last, options.now_ns, period_ns, options.most);
+        while until - from >= every_ns.max(1) {
+            let Some((due, listed)) = self.due(&volume, from..until, options, period_ns)? else {
                 break; // A run has the index: later.
             };
             let runs = volume.runs.load(Ordering::SeqCst);
@@ -231,7 +249,7 @@ impl Rolling {
     fn due(
         &self,
         volume: &Volume,
-        from: i64,
+        time: Range<i64>,
         options: &PassOptions,
         period_ns: i64,
     ) -> crate::Result<Option<(i64, list::Listed)>> {
@@ -244,7 +262,7 @@ impl Rolling {
         let (index, _) = Index::open(&known.index)?;
         let give_way =
             || volume.waiting.load(Ordering::SeqCst) > 0 || options.cancel.is_cancelled();
-        list::due(&index, known, from, options, period_ns, &give_way)
+        list::due(&index, known, time, options, period_ns, &give_way)
     }
 
     fn volume(&self, name: &str) -> Arc<Volume> {

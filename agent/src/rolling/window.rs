@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The end of the last pass of one volume. A file that cannot be written costs reads, never a backup.
 #[derive(Debug)]
@@ -27,6 +28,23 @@ impl Position {
             tracing::warn!(path = %self.0.display(), %error, "what was read again is not remembered");
         }
     }
+}
+
+/// The time whose files are due: since the pass before, at most a period; or the next `most` of it, in
+/// turn, however long ago the pass before was.
+pub(super) fn due(last: i64, now_ns: i64, period_ns: i64, most: Option<Duration>) -> (i64, i64) {
+    let last = last.min(now_ns);
+    let Some(most) = most.and_then(|most| i64::try_from(most.as_nanos()).ok()) else {
+        return (last.max(now_ns.saturating_sub(period_ns)), now_ns);
+    };
+    let periods = now_ns.saturating_sub(last) / period_ns;
+    let from = last.saturating_add(periods.saturating_mul(period_ns));
+    // A whole number of periods later everything is due again.
+    let from = match from == now_ns && periods > 0 {
+        true => from - period_ns,
+        false => from,
+    };
+    (from, now_ns.min(from.saturating_add(most)))
 }
 
 /// Part of a period: after `from_ns`, for `length_ns`.
@@ -96,6 +114,25 @@ mod tests {
         }
         assert!(windows > 90, "{windows}");
         assert!(counts.iter().all(|count| *count == 1), "{counts:?}");
+    }
+
+    #[test]
+    fn parts_of_the_period_come_in_turn_however_rare_passes_are() {
+        let day = 24 * 3600 * 1_000_000_000_i64;
+        let most = Some(Duration::from_nanos(day as u64));
+        for every in [1, 3, 7, 8, 30] {
+            let (mut last, mut counts) = (0, [0; 7]);
+            for pass in 1..=7 {
+                let (from, until) = due(last, pass * every * day, 7 * day, most);
+                assert_eq!(until - from, day, "every {every} days, pass {pass}");
+                counts[((from / day) % 7) as usize] += 1;
+                last = until;
+            }
+            assert_eq!(counts, [1; 7], "every {every} days");
+        }
+        assert_eq!(due(5, 9, 100, None), (5, 9));
+        assert_eq!(due(5, 900, 100, None), (800, 900));
+        assert_eq!(due(5, 3, 100, None), (3, 3));
     }
 
     #[test]

@@ -154,7 +154,7 @@ async fn in_process(
         }
         push(&mut table, volume.facts.name.as_str(), &info);
         if !options.no_reread {
-            worst = worst.worse(read_again(global, volume, &how, &rolling).await?);
+            worst = worst.worse(read_again(global, volume, &how, &rolling).await);
         }
     }
     print(global, table, worst)
@@ -211,7 +211,7 @@ async fn read_again(
     volume: &VolumeCandidate,
     how: &BackupOptions,
     rolling: &Rolling,
-) -> Outcome<Exit> {
+) -> Exit {
     let name = volume.facts.name.to_string();
     let (cancel, progress) = (Cancel::new(), Progress::new());
     let options = PassOptions {
@@ -219,6 +219,8 @@ async fn read_again(
         node: how.node.clone(),
         rate: how.read_rate.clone(),
         now_ns: how.clock.now_ns(),
+        // A day's part of the period: who backs up once a week is not to wait for all of it.
+        most: Some(rolling::PERIOD / 7),
         journals: None,
         progress: progress.clone(),
         cancel: cancel.clone(),
@@ -227,10 +229,18 @@ async fn read_again(
     let work = tokio::task::spawn_blocking(move || rolling.pass(&volume, &options));
     let shown = Shown::new(format!("reading {name} again"), global.quiet);
     let work = signals::cancel_on_interrupt(work, cancel);
-    let found = shown.follow(&progress, work).await;
-    let found = found
-        .map_err(|e| Failure::failed(e.to_string()))?
-        .map_err(|e| Failure::with(exit_of(e.reason()), chain(&e)))?;
+    // The snapshot stands, whatever becomes of this.
+    let found = match shown.follow(&progress, work).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            eprintln!("note: {name}: the reading of unchanged files was not finished: {error}");
+            return Exit::Done;
+        }
+        Err(error) => {
+            eprintln!("warning: {name}: the reading of unchanged files broke: {error}");
+            return Exit::Done;
+        }
+    };
     if found.files > 0 && !global.quiet {
         eprintln!(
             "{name}: {} files ({}) that had not changed were read again",
@@ -245,10 +255,10 @@ async fn read_again(
              backup stores it as it is then"
         );
     }
-    Ok(match found.silent.is_empty() {
+    match found.silent.is_empty() {
         true => Exit::Done,
         false => Exit::Incomplete,
-    })
+    }
 }
 
 async fn by_agents(global: &Global, options: &Backup, connected: Connected) -> Outcome<()> {

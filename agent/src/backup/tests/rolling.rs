@@ -33,6 +33,7 @@ impl Bench {
             node: self.options.node.clone(),
             rate: RateLimit::unlimited(),
             now_ns: self.options.clock.now_ns() + after_ns,
+            most: None,
             journals: self.options.journals.clone(),
             progress: Progress::new(),
             cancel: Cancel::new(),

@@ -105,10 +105,7 @@ async fn while_somebody_owns_it_everything_is_compared() {
         epoch: body.epoch,
         catalog: body.catalog,
     };
-    let put = world
-        .repository
-        .store()
-        .put(&name, body.encode().unwrap());
+    let put = world.repository.store().put(&name, body.encode().unwrap());
     put.await.unwrap();
     for _ in 0..2 {
         world.backup(1, Until::Put).await;
