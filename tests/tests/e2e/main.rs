@@ -4,6 +4,7 @@ mod full;
 mod golden;
 mod hostile;
 mod interlock;
+mod reread;
 mod s3;
 mod terminal;
 mod told;
