@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs the peers that the benchmark compares with, as far as this machine can. A peer that cannot be
-# installed is reported as 'not measured'.
+# Installs the peers that the benchmark compares with, and the database of part Q, as far as this machine can.
+# What cannot be installed is reported as 'not measured'.
 set -uo pipefail
 if [ "$(id -u)" = 0 ]; then
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq || true
-  for package in restic borgbackup e2fsprogs libsodium-dev pkg-config; do
+  for package in restic borgbackup postgresql e2fsprogs libsodium-dev pkg-config; do
     apt-get install -y -qq "$package" >/dev/null || echo "not installed: $package" >&2
   done
 fi

@@ -6,6 +6,8 @@
 //! | B | 1,000,000 files of 100 to 300 bytes of text in 20,000 directories |
 //! | C | `big.db`: 4 GiB of 8 KiB database-like pages; `sparse.img`: 8 GiB with 200 MiB of data |
 //! | D | a copy of the system's own files, up to 3 GiB |
+//! | J | 10,000 files like those of A, in 200 directories |
+//! | H | 5,000,000 files in 100,000 directories, one of fifty with 100 to 300 bytes of text, the others empty |
 //! | G | 1 GiB of pages padded with zeros, for the insertion of one byte |
 
 use std::fs::{self, File, OpenOptions};
@@ -191,6 +193,28 @@ fn page(rng: &mut Rng, pool: &Pool, number: u64) -> [u8; PAGE] {
 /// Empty files in one directory.
 pub fn names(root: &Path, count: usize) -> io::Result<()> {
     (0..count).try_for_each(|n| File::create(root.join(format!("entry-{n:07}"))).map(drop))
+}
+
+/// So many directories below others of a thousand each, with a small file in each.
+pub fn directories(root: &Path, count: usize) -> io::Result<()> {
+    for n in 0..count {
+        let dir = root.join(format!("{:03}/{:03}", n / 1000, n % 1000));
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("file"), format!("the file of directory {n}"))?;
+    }
+    Ok(())
+}
+
+/// Corpus H, at any size: names cost what they cost whatever the files hold.
+pub fn mostly_empty(root: &Path, rng: &mut Rng, dirs: usize) -> io::Result<()> {
+    tiny_files(root, rng, dirs, 1)?;
+    for d in 0..dirs {
+        let dir = root.join(format!("{:02}/{:02}/{d:05}", d / 1000, d / 50 % 20));
+        for j in 1..50 {
+            File::create(dir.join(format!("{j:02}.json")))?;
+        }
+    }
+    Ok(())
 }
 
 /// A file of pages.

@@ -2,12 +2,16 @@
 //! before anything is timed, asked through the command line.
 
 use crate::measure::{self, Cost, Watched};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
-use std::net::TcpListener;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// The volume of those that serve only one.
+pub const VOLUME: &str = "bench";
 
 /// A repository with its two processes; stopped when dropped.
 pub struct Holdfast {
@@ -16,41 +20,53 @@ pub struct Holdfast {
     coordinator: Child,
     agent: Child,
     url: String,
+    /// Where the agent answers HTTP.
+    agent_http: u16,
+    /// How many volumes are served.
+    volumes: usize,
+}
+
+/// One backup, timed without waiting for idle processes around it.
+pub struct Ran {
+    /// From exec to exit.
+    pub wall: Duration,
+    /// How the volume was looked at: `journal`, or `walk` and why.
+    pub look: String,
+    /// Whether something could not be stored as it is, such as a file that changed while it was read.
+    pub problems: bool,
 }
 
 impl Holdfast {
     /// A new repository below `scratch`, serving `source` as volume `bench`.
     pub fn start(bin: &Path, scratch: &Path, source: &Path) -> io::Result<Self> {
-        Self::start_with(bin, &scratch.join("holdfast"), source, false, false)
+        let home = scratch.join("holdfast");
+        Self::start_with(bin, &home, &[(VOLUME, source)], false, false)
     }
 
     /// The same, with the change journal; waited for after each backup, as it works between them.
     pub fn start_with_journal(bin: &Path, scratch: &Path, source: &Path) -> io::Result<Self> {
-        Self::start_with(bin, &scratch.join("journal"), source, false, true)
+        Self::serving(bin, &scratch.join("journal"), &[(VOLUME, source)])
     }
 
-    /// Waits until the journal of the volume is trusted.
+    /// The same in `home`, serving these volumes, by name and place.
+    pub fn serving(bin: &Path, home: &Path, volumes: &[(&str, &Path)]) -> io::Result<Self> {
+        Self::start_with(bin, home, volumes, false, true)
+    }
+
+    /// Waits until the journals of all volumes are trusted.
     pub fn wait_until_trusted(&self) -> io::Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(300);
-        while Instant::now() < deadline {
-            let out = self.cli(&["volumes", "-o", "json"]).output()?;
-            if String::from_utf8_lossy(&out.stdout).contains("\"trusted\"") {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        }
-        Err(io::Error::other("the journal is never trusted"))
+        self.wait_until_said("\"journal\": \"trusted\"", Duration::from_secs(300))
     }
 
     /// One backup of `source` with the coordinator under strace: syncs called, objects in the store.
     pub fn syncs(bin: &Path, scratch: &Path, source: &Path) -> io::Result<(u64, u64)> {
         let home = scratch.join("holdfast");
-        let mut holdfast = Self::start_with(bin, &home, source, true, false)?;
+        let mut holdfast = Self::start_with(bin, &home, &[(VOLUME, source)], true, false)?;
         let before = measure::tree_files(&holdfast.home.join("repo"))?;
         let log = holdfast.home.join("syncs");
         let lines = || fs::read_to_string(&log).map_or(0, |text| text.lines().count() as u64);
         let synced = lines();
-        let mut backup = holdfast.cli(&["backup", "-q", "bench"]);
+        let mut backup = holdfast.cli(&["backup", "-q", VOLUME]);
         measure::run("cli", &mut backup, &[], &[0, 3])?;
         let objects = measure::tree_files(&holdfast.home.join("repo"))? - before;
         let _ = holdfast.coordinator.kill();
@@ -60,7 +76,7 @@ impl Holdfast {
     fn start_with(
         bin: &Path,
         home: &Path,
-        source: &Path,
+        volumes: &[(&str, &Path)],
         traced: bool,
         journal: bool,
     ) -> io::Result<Self> {
@@ -92,12 +108,16 @@ impl Holdfast {
                 at("state/coordinator")
             ),
         )?;
+        let paths: Vec<String> = volumes
+            .iter()
+            .map(|(name, path)| format!("'{name}={}'", path.display()))
+            .collect();
         fs::write(
             home.join("agent.yaml"),
             format!(
-                "coordinator: {{url: '{url}'}}\nstate: {{dir: '{}'}}\nvolumes: {{paths: ['bench={}']}}\nhttp: {{listen: '127.0.0.1:{agent_http}'}}\njournal: {{source: {}}}\n",
+                "coordinator: {{url: '{url}'}}\nstate: {{dir: '{}'}}\nvolumes: {{paths: [{}]}}\nhttp: {{listen: '127.0.0.1:{agent_http}'}}\njournal: {{source: {}}}\n",
                 at("state/agent"),
-                source.display(),
+                paths.join(", "),
                 if journal { "auto" } else { "'off'" }
             ),
         )?;
@@ -113,22 +133,43 @@ impl Holdfast {
             coordinator,
             agent,
             url,
+            agent_http,
+            volumes: volumes.len(),
         };
         holdfast.wait_until_served()?;
         Ok(holdfast)
     }
 
+    /// Stops the agent and starts another: what it knew of changes is gone.
+    pub fn restart_agent(&mut self) -> io::Result<()> {
+        self.agent.kill()?;
+        self.agent.wait()?;
+        self.agent = serve(&self.bin, "holdfast-agent", &self.home, false)?;
+        self.wait_until_served()
+    }
+
     fn wait_until_served(&self) -> io::Result<()> {
+        // The agent's port answers only while it runs: a coordinator remembers the one before.
         let deadline = Instant::now() + Duration::from_secs(30);
+        while self.metrics().is_err() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        self.wait_until_said("\"eligible\": true", Duration::from_secs(30))
+    }
+
+    /// Waits until `holdfast volumes` says this of every volume.
+    fn wait_until_said(&self, words: &str, most: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + most;
         loop {
             let out = self.cli(&["volumes", "-o", "json"]).output()?;
-            if String::from_utf8_lossy(&out.stdout).contains("\"eligible\": true") {
+            let told = String::from_utf8_lossy(&out.stdout).into_owned();
+            if told.matches(words).count() >= self.volumes {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 let said = String::from_utf8_lossy(&out.stderr).into_owned();
                 return Err(io::Error::other(format!(
-                    "coordinator and agent do not come up: {said}"
+                    "not every volume is {words}: {told}{said}"
                 )));
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -141,12 +182,17 @@ impl Holdfast {
         command
     }
 
+    /// The agent, as a process.
+    pub fn agent(&self) -> Watched {
+        Watched {
+            name: "agent".into(),
+            pid: self.agent.id(),
+        }
+    }
+
     fn watched(&self) -> Vec<Watched> {
         vec![
-            Watched {
-                name: "agent".into(),
-                pid: self.agent.id(),
-            },
+            self.agent(),
             Watched {
                 name: "coordinator".into(),
                 pid: self.coordinator.id(),
@@ -158,10 +204,61 @@ impl Holdfast {
     pub fn backup(&self) -> io::Result<Cost> {
         measure::run(
             "cli",
-            &mut self.cli(&["backup", "-q", "bench"]),
+            &mut self.cli(&["backup", "-q", VOLUME]),
             &self.watched(),
             &[0, 3],
         )
+    }
+
+    /// A backup of one volume while other work goes on: nothing is waited for.
+    pub fn back_up(&self, volume: &str) -> io::Result<Ran> {
+        let before = self.looks()?;
+        let start = Instant::now();
+        let out = self.cli(&["backup", "-q", volume]).output()?;
+        let wall = start.elapsed();
+        if !matches!(out.status.code(), Some(0 | 3)) {
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            return Err(io::Error::other(format!("no backup of {volume}: {said}")));
+        }
+        let after = self.looks()?;
+        let look = after
+            .into_iter()
+            .find(|(look, count)| before.get(look).copied().unwrap_or(0) < *count);
+        Ok(Ran {
+            wall,
+            look: look.map_or_else(|| "not told".to_owned(), |(look, _)| look),
+            problems: out.status.code() == Some(3),
+        })
+    }
+
+    /// How the agent's runs looked at their volumes, counted.
+    fn looks(&self) -> io::Result<BTreeMap<String, u64>> {
+        let mut looks = BTreeMap::new();
+        for line in self.metrics()?.lines() {
+            let Some(line) = line.strip_prefix("holdfast_agent_looks_total{") else {
+                continue;
+            };
+            let label = |name: &str| {
+                let (_, rest) = line.split_once(&format!("{name}=\""))?;
+                Some(rest.split_once('"')?.0)
+            };
+            let count = line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok());
+            let words = [label("by"), label("reason")];
+            let look = words.map(Option::unwrap_or_default).join(" ");
+            looks.insert(look.trim_end().to_owned(), count.unwrap_or(0.0) as u64);
+        }
+        Ok(looks)
+    }
+
+    fn metrics(&self) -> io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.agent_http))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply)?;
+        match reply.starts_with("HTTP/1.1 200") {
+            true => Ok(reply),
+            false => Err(io::Error::other("the agent tells no metrics")),
+        }
     }
 
     /// `holdfast restore bench@latest --coordinator URL`; it syncs the target itself.

@@ -3,6 +3,7 @@
 
 mod corpus;
 mod holdfast;
+mod journal;
 mod measure;
 mod memory;
 mod pipeline;
@@ -19,8 +20,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tools::{PEERS, Peer};
 
-const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,J,M,F,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR]
-       [--source disk|tmpfs] [--out FILE [--section NAME]]
+const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,J,V,H,E,W,Q,M,F,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR]
+       [--source disk|tmpfs] [--size FRACTION] [--out FILE [--section NAME]]
        holdfast-bench corpus NAME DIR [SEED] | touch DIR N SEED | dirty FILE FRACTION SEED | insert FILE";
 
 /// The bounds that the project has set itself.
@@ -99,22 +100,38 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     let mut options = parse(&words)?;
     let _resident = memory::Resident::hold();
     let mut rows = Vec::new();
+    let mut tables = String::new();
     for part in &options.only.clone() {
         options.plan.journal = part == "J";
-        match measure_part(&options.plan, part) {
-            Ok(measured) => rows.extend(measured),
-            // Hours of other rows are not lost to one that fails.
-            Err(error) => eprintln!("part {part} is not measured: {error}"),
+        let measured = match journal::part(&options.plan, part) {
+            Some(table) => table
+                .map(|table| tables.push_str(&table))
+                .map_err(Into::into),
+            None => measure_part(&options.plan, part).map(|measured| rows.extend(measured)),
+        };
+        // Hours of other rows are not lost to one that fails.
+        if let Err(error) = measured {
+            eprintln!("part {part} is not measured: {error}");
+            let _ = writeln!(tables, "Part {part} was not measured: {error}");
         }
     }
-    let mut text = heading(&options.plan);
-    text.push_str(&report::table(&rows));
-    text.push_str("\n#### Beside the store\n\n");
-    text.push_str(&report::state(&rows));
-    text.push_str("\n#### Targets\n\n");
-    text.push_str(&report::targets(&rows, TARGETS));
-    text.push('\n');
-    text.push_str(&report::bounds(&rows));
+    let mut text = machine(&options.plan);
+    if !rows.is_empty() {
+        text.push_str(&tools(&options.plan));
+        text.push_str(&report::table(&rows));
+        for (title, table) in [
+            ("\n#### Beside the store\n\n", report::state(&rows)),
+            ("\n#### Targets\n\n", report::targets(&rows, TARGETS)),
+            ("\n", report::bounds(&rows)),
+        ] {
+            // Not its head alone.
+            if table.lines().count() > 2 {
+                text.push_str(title);
+                text.push_str(&table);
+            }
+        }
+    }
+    text.push_str(&tables);
     if options.only.iter().any(|p| p == "F") {
         let source = options.plan.corpus("D")?;
         let repos = options.plan.scratch.join("repos");
@@ -144,9 +161,10 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
         .map(PathBuf::from)
         .unwrap_or_default();
     let mut options = Options {
-        only: ["A", "B", "C", "S", "D", "G", "J", "M", "F", "P"]
+        only: "A B C S D G J V H E W Q M F P"
+            .split(' ')
             .map(String::from)
-            .to_vec(),
+            .collect(),
         out: None,
         section: "everything".to_owned(),
         plan: Plan {
@@ -159,6 +177,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
             rounds: 3,
             tmpfs: false,
             journal: false,
+            size: 1.0,
             bin,
         },
     };
@@ -170,6 +189,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
             "--only" => options.only = value.split(',').map(str::to_owned).collect(),
             "--rounds" => options.plan.rounds = value.parse()?,
             "--source" => options.plan.tmpfs = *value == "tmpfs",
+            "--size" => options.plan.size = value.parse()?,
             "--scratch" => options.plan.scratch = value.into(),
             "--out" => options.out = Some(value.into()),
             "--section" => options.section = (*value).to_owned(),
@@ -280,11 +300,39 @@ fn measure_part(plan: &Plan, part: &str) -> Result<Vec<Row>, Box<dyn std::error:
             }
             rows
         }
+        "V" => {
+            let mut rows = Vec::new();
+            let volumes = [("J", "10,000"), ("A", "200,000"), ("B", "1,000,000")];
+            for (corpus, files) in volumes.into_iter().take(plan.sized(3)) {
+                let works = sizes(files);
+                let place = plan.placed(corpus)?;
+                rows.extend(plan.apart(place.path(), works.each_ref().map(String::as_str))?);
+            }
+            rows
+        }
+        "H" => {
+            let dirs = plan.sized(100_000);
+            let place = plan.place("H")?;
+            eprintln!("making {} files", dirs * 50);
+            corpus::mostly_empty(place.path(), &mut corpus::Rng::new(42), dirs)?;
+            let works = sizes(if plan.size < 1.0 {
+                "a share of 5,000,000"
+            } else {
+                "5,000,000"
+            });
+            plan.apart(place.path(), works.each_ref().map(String::as_str))?
+        }
         "M" => plan.names(5_000_000)?,
         "F" | "P" => Vec::new(),
         other => return Err(format!("there is no part {other}\n{USAGE}").into()),
     };
     Ok(rows)
+}
+
+/// What parts V and H do, by the size of the volume.
+fn sizes(files: &str) -> [String; 3] {
+    ["first backup", "nothing changed", "100 files changed"]
+        .map(|what| format!("V: {files} files: {what}"))
 }
 
 /// One file of a corpus as a directory of its own, by hard link: nothing is copied.
@@ -302,7 +350,7 @@ fn split(plan: &Plan, corpus: &str, file: &str) -> std::io::Result<PathBuf> {
     Ok(dir)
 }
 
-fn heading(plan: &Plan) -> String {
+fn machine(plan: &Plan) -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
@@ -310,14 +358,20 @@ fn heading(plan: &Plan) -> String {
         .map_or("unknown", |l| l.trim_start_matches([' ', '\t', ':']));
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let mut text = format!(
-        "Measured on {model}, {cores} cores, Linux {}; warm cache, local store, fsync on, encryption on; {} rounds, interleaved, minima.\n\n",
+    let share = match plan.size < 1.0 {
+        true => format!(" Reduced to {} of the full sizes: no figures.", plan.size),
+        false => String::new(),
+    };
+    format!(
+        "Measured on {model}, {cores} cores, Linux {}; warm cache, local store, fsync on, encryption on; {} rounds, interleaved, minima.{share}\n\n",
         kernel.trim(),
         plan.rounds
-    );
-    let _ = writeln!(
-        text,
-        "- holdfast {}: coordinator and agent as two processes, `holdfast backup NAME --coordinator URL`, `holdfast restore`",
+    )
+}
+
+fn tools(plan: &Plan) -> String {
+    let mut text = format!(
+        "- holdfast {}: coordinator and agent as two processes, `holdfast backup NAME --coordinator URL`, `holdfast restore`\n",
         env!("CARGO_PKG_VERSION")
     );
     for peer in &plan.peers {

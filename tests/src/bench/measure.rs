@@ -29,7 +29,8 @@ pub struct Watched {
 }
 
 impl Watched {
-    fn cpu(&self) -> io::Result<Duration> {
+    /// User and system time so far.
+    pub fn cpu(&self) -> io::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
         // The second field is the name in parentheses, which may hold spaces: count from its end.
         let fields: Vec<&str> = stat
@@ -47,8 +48,14 @@ impl Watched {
         Ok(Duration::from_millis((ticks(11) + ticks(12)) * 10))
     }
 
-    fn reset_peak(&self) -> io::Result<()> {
+    /// From now on the peak is that of what follows.
+    pub fn reset_peak(&self) -> io::Result<()> {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid), "5")
+    }
+
+    /// Peak and present resident memory, in MiB.
+    pub fn resident_mib(&self) -> [f64; 2] {
+        ["VmHWM:", "VmRSS:"].map(|what| memory_mib(self.pid, what).unwrap_or(0.0))
     }
 }
 
@@ -64,8 +71,12 @@ fn peak_of_family(pid: u32) -> Option<f64> {
 }
 
 fn peak_mib(pid: u32) -> Option<f64> {
+    memory_mib(pid, "VmHWM:")
+}
+
+fn memory_mib(pid: u32, what: &str) -> Option<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    let line = status.lines().find(|l| l.starts_with(what))?;
     line.split_whitespace()
         .nth(1)?
         .parse::<f64>()
@@ -79,6 +90,9 @@ fn children_cpu() -> io::Result<Duration> {
         |t: nix::sys::time::TimeVal| Duration::new(t.tv_sec() as u64, t.tv_usec() as u32 * 1000);
     Ok(time(usage.user_time()) + time(usage.system_time()))
 }
+
+/// No command is measured for longer than this: what takes so long is stopped, and its cell says so.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 /// Runs a command to its end; an exit code that is not among `accepted` is an error with its output.
 pub fn run(
@@ -106,6 +120,11 @@ pub fn run(
         }
         if let Some(status) = child.try_wait()? {
             break status;
+        }
+        if start.elapsed() > LONGEST {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::other("stopped after 15 minutes"));
         }
         std::thread::sleep(Duration::from_millis(5));
     };
@@ -140,7 +159,7 @@ pub fn run(
 }
 
 /// Waits until no watched process has used CPU for a second (at most a minute).
-fn settle(watched: &[Watched]) -> io::Result<()> {
+pub fn settle(watched: &[Watched]) -> io::Result<()> {
     let sum = || {
         watched
             .iter()

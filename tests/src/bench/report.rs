@@ -2,6 +2,7 @@
 
 use crate::rows::{Row, Runs};
 use std::fmt::Write;
+use std::time::Duration;
 
 /// A bound on a ratio, as the table of targets states it.
 pub struct Target {
@@ -169,6 +170,22 @@ pub fn bounds(rows: &[Row]) -> String {
             100.0,
             "ms",
             cpu,
+        );
+    }
+    for (work, wall_ms, cpu_ms) in [
+        ("V: 1,000,000 files: nothing changed", 100.0, 30.0),
+        ("V: 1,000,000 files: 100 files changed", 500.0, 200.0),
+    ] {
+        let row = rows.iter().find(|row| row.work == work);
+        let runs = row.and_then(|row| row.tools.iter().find(|(n, _)| n == "holdfast, journal"));
+        let Some((_, runs)) = runs else { continue };
+        let ms = |time: Option<Duration>| time.map(|time| (time.as_secs_f64() * 1000.0, work));
+        line("by journal: wall", wall_ms, "ms", ms(runs.wall()));
+        line(
+            "by journal: CPU of all processes",
+            cpu_ms,
+            "ms",
+            ms(runs.cpu()),
         );
     }
     let insert = ours().find(|(row, ..)| row.work == "G: one byte inserted at the front");

@@ -4,7 +4,7 @@
 use crate::corpus;
 use crate::holdfast::{Embedded, Holdfast};
 use crate::measure::Cost;
-use crate::target::{FreshTarget, Resident};
+use crate::target::{FreshTarget, Place, Resident};
 use crate::tools::{Peer, PeerRepo};
 use std::collections::BTreeMap;
 use std::io;
@@ -152,6 +152,8 @@ pub struct Plan {
     pub tmpfs: bool,
     /// Whether the change journal is measured beside the walk.
     pub journal: bool,
+    /// Share of the full sizes of parts E, W, Q, V and H: to see that they work.
+    pub size: f64,
     /// Directory with our binaries.
     pub bin: PathBuf,
 }
@@ -178,6 +180,73 @@ impl Plan {
             std::fs::rename(&half, &root)?;
         }
         Ok(root)
+    }
+
+    /// So much, or the share of it that is asked for.
+    pub fn sized(&self, full: usize) -> usize {
+        ((full as f64 * self.size) as usize).max(1)
+    }
+
+    /// An empty directory for a source that only one part uses.
+    pub fn place(&self, name: &str) -> io::Result<Place> {
+        if self.tmpfs {
+            return Ok(Place::Memory(Resident::empty(&self.scratch)?));
+        }
+        let dir = self.scratch.join("places").join(name);
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
+        Ok(Place::Disk(dir))
+    }
+
+    /// Where a corpus lies while it is measured.
+    pub fn placed(&self, name: &str) -> io::Result<Place> {
+        let source = self.corpus(name)?;
+        match self.tmpfs {
+            true => Ok(Place::Memory(Resident::of(&source, &self.scratch)?)),
+            false => warm(&source).map(|()| Place::Disk(source)),
+        }
+    }
+
+    /// One tool after the other does all steps, each `rounds` times but the first: what one reads is no
+    /// change to another's journal.
+    pub fn apart(
+        &self,
+        source: &Path,
+        [first, nothing, hundred]: [&str; 3],
+    ) -> io::Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        let repos = self.scratch.join("repos");
+        let mut tools = vec![Tool::Journal(Box::new(Holdfast::start_with_journal(
+            &self.bin, &repos, source,
+        )?))];
+        if self.peers.contains(&Peer::Bupstash) {
+            tools.push(Tool::Peer(PeerRepo::create(Peer::Bupstash, &repos)?));
+        }
+        let now = std::time::UNIX_EPOCH
+            .elapsed()
+            .unwrap_or_default()
+            .as_secs();
+        for mut tool in tools {
+            let name = tool.name();
+            let mut measure = |at: usize, work: &str| -> io::Result<()> {
+                eprintln!("{work}: {name}");
+                let before = tool.bytes()?;
+                let cost = tool.backup(source);
+                let added = tool.bytes()?.saturating_sub(before);
+                record(&mut rows, at, work, &name, cost, Some(added)).state = tool.state();
+                Ok(())
+            };
+            measure(0, first)?;
+            for _ in 0..self.rounds {
+                measure(1, nothing)?;
+            }
+            for round in 0..self.rounds as u64 {
+                corpus::touch(source, 100, now + round)?;
+                measure(2, hundred)?;
+            }
+        }
+        let _ = std::fs::remove_dir_all(repos);
+        Ok(rows)
     }
 
     /// Runs the steps on `source` with all tools, interleaved, `rounds` times with fresh repositories.

@@ -101,3 +101,21 @@ impl Drop for Resident {
         let _ = Command::new("umount").arg(&self.mount).status();
     }
 }
+
+/// Where the source of one part lies.
+pub enum Place {
+    /// On a tmpfs of its own.
+    Memory(Resident),
+    /// With the corpora, on disk.
+    Disk(PathBuf),
+}
+
+impl Place {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        match self {
+            Place::Memory(resident) => resident.path(),
+            Place::Disk(dir) => dir,
+        }
+    }
+}
