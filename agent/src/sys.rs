@@ -328,6 +328,13 @@ pub(crate) mod mapping {
             // SAFETY: within the page that is mapped as long as `self` lives.
             unsafe { self.0.add(at).write_volatile(byte) };
         }
+
+        /// The word at 8 times `at`, at once.
+        pub(crate) fn store_word(&self, at: usize, word: u64) {
+            assert!(at < 4096 / 8);
+            // SAFETY: within the page that is mapped as long as `self` lives, and aligned as a page is.
+            unsafe { self.0.cast::<u64>().add(at).write_volatile(word) };
+        }
     }
 
     impl Drop for Mapping {

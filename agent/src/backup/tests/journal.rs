@@ -4,6 +4,7 @@ mod histories;
 mod limits;
 pub(super) mod mutations;
 mod tenant;
+mod writers;
 
 use super::bench::{Bench, noise};
 use crate::journal::Journals;
