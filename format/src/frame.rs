@@ -208,7 +208,7 @@ impl Compressor {
     }
 
     /// The codec and payload of these plain bytes: raw where zstd saves less than 1/32.
-    pub fn compress(&mut self, plain: Vec<u8>) -> Result<(Codec, Bytes), FormatError> {
+    pub fn compress(&mut self, mut plain: Vec<u8>) -> Result<(Codec, Bytes), FormatError> {
         let mut packed = Vec::with_capacity(zstd_safe::compress_bound(plain.len()));
         self.context
             .compress_to_buffer(&plain, &mut packed)
@@ -229,6 +229,7 @@ impl Compressor {
             packed.shrink_to_fit();
             Ok((Codec::Zstd, packed.into()))
         } else {
+            plain.shrink_to_fit();
             Ok((Codec::Raw, plain.into()))
         }
     }

@@ -4,7 +4,7 @@ use super::budget::Permit;
 use super::extents::Extents;
 use super::item::{FileContent, Look, Piece};
 use super::pool::{Part, PartChunk};
-use super::shared::{PART_BYTES, PART_MOST_BYTES, Shared};
+use super::shared::{PART_MOST_BYTES, Shared};
 use crate::error::Result;
 use crate::index::Record;
 use crate::read::ContentSink;
@@ -77,6 +77,10 @@ impl<'o> Output<'o> {
         if !self.plain.is_empty() && self.plain.len() + bytes.len() > PART_MOST_BYTES as usize {
             self.next_part()?;
         }
+        if self.plain.capacity() == 0 {
+            // At once: growing would copy what is there, into pages that the kernel clears first.
+            self.plain.reserve_exact(PART_MOST_BYTES as usize);
+        }
         self.plain.extend_from_slice(bytes);
         self.chunks.push(PartChunk {
             id,
@@ -134,7 +138,7 @@ impl<'o> Output<'o> {
         self.parts += 1;
         Some(Part {
             number: self.number,
-            plain: std::mem::replace(&mut self.plain, Vec::with_capacity(PART_BYTES / 4)),
+            plain: std::mem::take(&mut self.plain),
             chunks: std::mem::take(&mut self.chunks),
             pieces: self.pieces.clone(),
             permit: self.permit.take(),

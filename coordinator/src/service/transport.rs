@@ -26,6 +26,8 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 /// Largest header list taken from a peer, in bytes.
 pub(super) const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// Longest piece of a message on the wire: a part of a volume in one piece, not in eighty.
+const FRAME_BYTES: u32 = 1 << 20;
 /// Connections of one listener; an agent has one.
 const MAX_CONNECTIONS: usize = 512;
 /// How long a new connection may be silent.
@@ -37,6 +39,7 @@ pub fn server() -> Server {
         .max_concurrent_streams(Some(MAX_STREAMS))
         .initial_stream_window_size(Some(STREAM_WINDOW))
         .initial_connection_window_size(Some(CONNECTION_WINDOW))
+        .max_frame_size(Some(FRAME_BYTES))
         .http2_max_header_list_size(Some(MAX_HEADER_BYTES))
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))

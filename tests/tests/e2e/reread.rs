@@ -4,7 +4,6 @@ use holdfast_tests::cli::Home;
 use holdfast_tests::fixture;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where the pass before ended, beside the volume's index.
 fn position(below: &Path) -> Option<PathBuf> {
@@ -33,8 +32,11 @@ fn a_day_later_a_seventh_is_read_again() {
     };
     assert_eq!(again(&home.backup(&source, "web").stderr), None);
     let position = position(&home.at("")).expect("a position beside the index");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
-    let days_ago = now.as_nanos() - 5 * 24 * 3600 * 1_000_000_000;
+    let stands = || -> u64 {
+        let text = fs::read_to_string(&position).expect("a position");
+        text.trim().parse().expect("a time")
+    };
+    let days_ago = stands() - 5 * 24 * 3600 * 1_000_000_000;
     fs::write(&position, days_ago.to_string()).expect("a position");
 
     let backup = [
@@ -49,7 +51,6 @@ fn a_day_later_a_seventh_is_read_again() {
     let count = again(&first.stderr).unwrap_or_else(|| panic!("{first:?}"));
     assert!((50..150).contains(&count), "{first:?}");
     // The next day's part, and not the same.
-    let stands = fs::read_to_string(&position).expect("a position");
-    assert!(stands.trim().parse::<u128>().expect("a time") > days_ago);
+    assert!(stands() > days_ago);
     assert!(again(&home.ok(backup).stderr).is_some());
 }
