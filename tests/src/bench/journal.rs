@@ -4,6 +4,7 @@
 mod database;
 mod directories;
 mod flood;
+mod watches;
 
 use crate::rows::Plan;
 use std::io;

@@ -1,6 +1,7 @@
 //! What it takes to watch 200,000 directories: memory of the agent and of the kernel, and how much longer than
 //! a plain walk the run takes with which an epoch begins.
 
+use super::watches::Watches;
 use super::{BOUNDS, bound, inode_bytes, slab_bytes};
 use crate::corpus;
 use crate::holdfast::{Holdfast, Ran, VOLUME};
@@ -37,6 +38,7 @@ struct Watching {
 /// The tables, and the bounds.
 pub fn tables(plan: &Plan) -> io::Result<String> {
     let count = plan.sized(200_000);
+    let _room = Watches::of(count)?;
     let wide = {
         let place = plan.place("directories")?;
         eprintln!("making {count} directories");
