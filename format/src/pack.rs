@@ -67,8 +67,9 @@ impl FinishedPack {
     }
 }
 
-/// Sealed bytes that are allocated together: large enough to be few, and small enough that the allocator
-/// keeps them for the next pack instead of asking the kernel for zeroed pages each time.
+/// Most sealed bytes that are allocated together, and as many as there are before: large enough to be few,
+/// and small enough that the allocator keeps them for the next pack instead of asking the kernel for zeroed
+/// pages each time.
 const PART_BYTES: usize = 4 * 1024 * 1024;
 
 /// Seals frames into a pack.
@@ -168,7 +169,7 @@ impl PackBuilder {
     /// So many bytes more fit the part that is being filled.
     fn make_room(&mut self, more: usize) {
         if self.bytes.capacity() - self.bytes.len() < more {
-            let next = Vec::with_capacity(more.max(PART_BYTES));
+            let next = Vec::with_capacity(more.max(self.memory.min(PART_BYTES)));
             let full = std::mem::replace(&mut self.bytes, next);
             if !full.is_empty() {
                 self.parts.push(full.into());

@@ -120,6 +120,7 @@ impl<'a> Batcher<'a> {
         self.shared.pool.read(Batch {
             number,
             items: std::mem::take(&mut self.items),
+            content_bytes: self.content_bytes,
             pieces,
             permit,
         });

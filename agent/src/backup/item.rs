@@ -189,6 +189,8 @@ pub struct Batch {
     pub number: u64,
     /// In tree order.
     pub items: Vec<Item>,
+    /// Content that will be read for it, as far as is known.
+    pub content_bytes: u64,
     /// Where everything that comes of it goes.
     pub pieces: Sender<Piece>,
     /// Memory it may use.

@@ -93,7 +93,10 @@ pub async fn backup(
         parent_damage: None,
     };
     let _held = match &options.rolling {
-        Some(rolling) => Some(rolling.hold(volume.facts.name.as_str()).await),
+        Some(rolling) => tokio::select! {
+            held = rolling.hold(volume.facts.name.as_str()) => Some(held),
+            () = run.cancel.cancelled() => return Err(Error::Cancelled),
+        },
         None => None,
     };
     let mut backoff = Backoff::new(options.retry.backoff);
@@ -309,11 +312,9 @@ impl Run<'_> {
             }
         }
         if let Some(rolling) = &self.options.rolling {
-            rolling.accepted(
-                self.volume.facts.name.as_str(),
-                known,
-                self.options.clock.now_ns(),
-            );
+            let name = self.volume.facts.name.as_str();
+            let now_ns = self.options.clock.now_ns();
+            rolling.accepted(name, &session.reread, known, now_ns);
         }
         let told = Some(session.parent_damage).filter(|told| !told.is_empty());
         let parent_damage = self.parent_damage.clone().or(told);

@@ -2,7 +2,7 @@
 
 use super::budget::Permit;
 use super::extents::Extents;
-use super::item::{FileContent, Look, Piece};
+use super::item::{Batch, FileContent, Look, Piece};
 use super::pool::{Part, PartChunk};
 use super::shared::{PART_MOST_BYTES, Shared};
 use crate::error::Result;
@@ -23,6 +23,8 @@ pub struct Output<'o> {
     pub shared: &'o Shared,
     compressor: &'o mut Compressor,
     number: u64,
+    /// Bytes that are still to come, about.
+    expected: u64,
     pieces: &'o Sender<Piece>,
     plain: Vec<u8>,
     chunks: Vec<PartChunk>,
@@ -33,18 +35,14 @@ pub struct Output<'o> {
 }
 
 impl<'o> Output<'o> {
-    /// Of the batch of this number, whose parts go to `pieces`.
-    pub fn new(
-        shared: &'o Shared,
-        compressor: &'o mut Compressor,
-        number: u64,
-        pieces: &'o Sender<Piece>,
-    ) -> Self {
+    /// Of this batch.
+    pub fn new(shared: &'o Shared, compressor: &'o mut Compressor, batch: &'o Batch) -> Self {
         Self {
             shared,
             compressor,
-            number,
-            pieces,
+            number: batch.number,
+            expected: batch.content_bytes,
+            pieces: &batch.pieces,
             plain: Vec::new(),
             chunks: Vec::new(),
             permit: None,
@@ -79,8 +77,10 @@ impl<'o> Output<'o> {
         }
         if self.plain.capacity() == 0 {
             // At once: growing would copy what is there, into pages that the kernel clears first.
-            self.plain.reserve_exact(PART_MOST_BYTES as usize);
+            let expected = self.expected.min(PART_MOST_BYTES) as usize;
+            self.plain.reserve_exact(expected.max(bytes.len()));
         }
+        self.expected = self.expected.saturating_sub(bytes.len() as u64);
         self.plain.extend_from_slice(bytes);
         self.chunks.push(PartChunk {
             id,

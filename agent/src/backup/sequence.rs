@@ -318,9 +318,11 @@ impl<'a> Sequencer<'a> {
         let shared = self.shared;
         let permit = shared.budget.take(number, PART_MOST_BYTES, &shared.stop)?;
         let (sender, pieces) = channel();
+        let content_bytes = look.found.stat.size;
         let task = Task::Look(look);
         shared.pool.read_first(Batch {
             number,
+            content_bytes,
             items: vec![Item { path, task }],
             pieces: sender,
             permit,

@@ -59,15 +59,11 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn read(&mut self, batch: Batch) -> Result<()> {
-        let mut out = Output::new(
-            self.shared,
-            &mut self.compressor,
-            batch.number,
-            &batch.pieces,
-        );
-        let mut done = Vec::with_capacity(batch.items.len());
-        for Item { path, task } in batch.items {
+    fn read(&mut self, mut batch: Batch) -> Result<()> {
+        let items = std::mem::take(&mut batch.items);
+        let mut out = Output::new(self.shared, &mut self.compressor, &batch);
+        let mut done = Vec::with_capacity(items.len());
+        for Item { path, task } in items {
             self.shared.stop.check()?;
             let outcome = match task {
                 Task::Remove => Outcome::Remove,

@@ -33,6 +33,10 @@ impl State {
     fn has_dirty(&self, path: &RelPath) -> bool {
         let mut changed = HashMap::new();
         for (key, changes) in &self.dirty.directories {
+            // It may have been another name of this file: the run finds out.
+            if changes.names.values().any(|name| name.came_and_went) {
+                return true;
+            }
             match self.directories.path(key).flatten() {
                 Some(directory) => changed.insert(directory, changes),
                 None => return true, // Somewhere.

@@ -60,6 +60,8 @@ struct Volume {
     known: Mutex<Option<Known>>,
     /// What the next run must read.
     wanted: Mutex<SomePaths>,
+    /// The volume is served no more: nothing of it may stay open.
+    gone: Cancel,
 }
 
 /// How the files of a volume were read by its last accepted run, so that they are read alike.
@@ -159,7 +161,13 @@ impl Rolling {
 
     /// The volumes that are not among these are gone.
     pub fn retain(&self, volumes: &HashSet<String>) {
-        lock(&self.0.volumes).retain(|volume, _| volumes.contains(volume));
+        lock(&self.0.volumes).retain(|name, volume| {
+            let there = volumes.contains(name);
+            if !there {
+                volume.gone.cancel();
+            }
+            there
+        });
     }
 
     /// The filesystem types whose metadata is not believed.
@@ -184,10 +192,21 @@ impl Rolling {
         wanted.iter().cloned().collect()
     }
 
-    /// A run was accepted: what was wanted of it is done, and this is how its files were read.
-    pub(crate) fn accepted(&self, volume: &str, known: Known, now_ns: i64) {
+    /// A run was accepted: these paths are done, and this is how its files were read.
+    pub(crate) fn accepted(
+        &self,
+        volume: &str,
+        done: &HashSet<RelPath>,
+        known: Known,
+        now_ns: i64,
+    ) {
         let volume = self.volume(volume);
-        *lock(&volume.wanted) = SomePaths::default();
+        let mut wanted = lock(&volume.wanted);
+        let mut rest = SomePaths::default();
+        let left = wanted.iter().filter(|path| !done.contains(path));
+        left.for_each(|path| rest.push(path.clone()));
+        *wanted = rest;
+        drop(wanted);
         let position = Position::of(&known.index);
         if position.get().is_none() {
             position.set(now_ns);
@@ -227,6 +246,7 @@ impl Rolling {
                 options,
                 is_running: &|| volume.index.try_lock().is_err(),
                 is_since: &|| volume.runs.load(Ordering::SeqCst) != runs,
+                gone: &volume.gone,
                 volume: name,
             };
             let found = reading.all(listed.files)?;
@@ -239,6 +259,9 @@ impl Rolling {
             }
             drop(wanted);
             findings.add(found);
+            if volume.gone.is_cancelled() {
+                break;
+            }
             position.set(due);
             from = due;
         }

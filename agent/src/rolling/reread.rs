@@ -2,9 +2,9 @@
 
 use super::{Findings, Known, PassOptions};
 use crate::Result;
-use crate::beneath::Root;
-use crate::error::Error;
-use crate::index::Record;
+use crate::beneath::{Errno, Root};
+use crate::cancel::Cancel;
+use crate::index::{Record, trust};
 use crate::journal::Journal;
 use crate::mount::Identity;
 use crate::read::{BusyPolicy, ContentSink, ReadContext, ReadError, Reader};
@@ -34,6 +34,8 @@ pub(super) struct Reading<'a> {
     pub(super) is_running: &'a dyn Fn() -> bool,
     /// Whether one began since the files were listed: what they were is not what is known now.
     pub(super) is_since: &'a dyn Fn() -> bool,
+    /// The volume is served no more.
+    pub(super) gone: &'a Cancel,
     pub(super) volume: &'a str,
 }
 
@@ -52,40 +54,49 @@ impl Reading<'_> {
     /// Reads all of them; what differs is in the findings.
     pub(super) fn all(&self, files: Vec<(RelPath, Record)>) -> Result<Findings> {
         let mut findings = Findings::default();
-        let Some(root) = self.root() else {
+        let Some(class) = self.root().map(|root| root.class()) else {
             return Ok(findings);
         };
         let mut reader = Reader::new(ReadContext {
             chunker: self.known.chunker.clone(),
             ids: self.known.ids.clone(),
             inline_limit: self.known.inline_limit,
-            class: root.class(),
+            class,
             busy: BusyPolicy::Settle,
             rate: self.options.rate.clone(),
             cancel: self.options.cancel.clone(),
         });
         for (path, record) in files {
-            while (self.is_running)() {
+            while (self.is_running)() && !self.gone.is_cancelled() {
                 self.options.cancel.check()?;
                 sleep(GIVE_WAY);
             }
             self.options.cancel.check()?;
-            match self.judge(&mut reader, &root, &path, &record, &mut findings)? {
-                Found::Nothing => {}
-                _ if self.root().is_none() => return Ok(findings), // Another volume: nothing is wrong.
-                Found::Silent if findings.silent.len() < NAMED => {
+            // For each file anew: what is open keeps others from unmounting the volume.
+            let Some(root) = self.root() else {
+                return Ok(findings);
+            };
+            let found = self.judge(&mut reader, &root, &path, &record, &mut findings);
+            drop(root);
+            match found {
+                _ if self.gone.is_cancelled() => return Ok(findings),
+                Err(error) => return Err(error),
+                Ok(Found::Nothing) => {}
+                // Another volume: nothing is wrong.
+                Ok(_) if self.root().is_none() => return Ok(findings),
+                Ok(Found::Silent) if findings.silent.len() < NAMED => {
                     tracing::error!(
                         volume = self.volume, %path,
                         "a file holds something else than it did, though neither its times nor its size changed"
                     );
                     findings.silent.push(path);
                 }
-                Found::Changed if findings.untold.len() < NAMED => {
+                Ok(Found::Changed) if findings.untold.len() < NAMED => {
                     if self.is_untold(&path) {
                         findings.untold.push(path);
                     }
                 }
-                Found::Silent | Found::Changed => {}
+                Ok(Found::Silent | Found::Changed) => {}
             }
         }
         Ok(findings)
@@ -106,13 +117,21 @@ impl Reading<'_> {
         findings: &mut Findings,
     ) -> Result<Found> {
         let stamp = record.stamp();
-        let Ok(Some((dir, name))) = root.parent_of(path) else {
-            return Ok(Found::Changed);
+        // Of an inode with several names, what happens under one is told of that one only.
+        let linked = record.trust & trust::LINKED != 0;
+        let found = root.parent_of(path).and_then(|found| {
+            let (dir, name) = found.ok_or(Errno::ISDIR)?;
+            Ok((dir.stat(name)?, dir, name))
+        });
+        let (dir, name) = match found {
+            Ok((stat, dir, name)) if is_unchanged(stamp.as_ref(), &stat, self.host) => (dir, name),
+            Ok((stat, ..)) if !linked && stat.nlink <= 1 => return Ok(Found::Changed),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if !linked => {
+                return Ok(Found::Changed);
+            }
+            // It could not be looked at, or is mounted over: a run says so.
+            _ => return Ok(Found::Nothing),
         };
-        match dir.stat(name) {
-            Ok(stat) if is_unchanged(stamp.as_ref(), &stat, self.host) => {}
-            _ => return Ok(Found::Changed),
-        }
         let Some(first) = self.digest(reader, &dir, name, record)? else {
             return Ok(Found::Nothing);
         };
@@ -139,7 +158,7 @@ impl Reading<'_> {
         name: &[u8],
         record: &Record,
     ) -> Result<Option<ContentDigest>> {
-        match reader.read_file(dir, name, &mut Nowhere) {
+        match reader.read_file(dir, name, &mut Nowhere(self.gone)) {
             Ok(outcome) => {
                 let same = is_unchanged(record.stamp().as_ref(), &outcome.stat, self.host);
                 let judged = same && !outcome.stamp.inconsistent && !outcome.stamp.racy;
@@ -177,17 +196,17 @@ impl Reading<'_> {
     }
 }
 
-/// Content is only digested.
-struct Nowhere;
+/// Content is only digested, until the volume is gone.
+struct Nowhere<'a>(&'a Cancel);
 
-impl ContentSink for Nowhere {
+impl ContentSink for Nowhere<'_> {
     fn restart(&mut self) {}
 
-    fn inline(&mut self, _: &[u8]) -> std::result::Result<(), Error> {
-        Ok(())
+    fn inline(&mut self, _: &[u8]) -> Result<()> {
+        self.0.check()
     }
 
-    fn extent(&mut self, _: Extent, _: Option<&[u8]>) -> std::result::Result<(), Error> {
-        Ok(())
+    fn extent(&mut self, _: Extent, _: Option<&[u8]>) -> Result<()> {
+        self.0.check()
     }
 }

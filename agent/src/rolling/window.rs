@@ -1,6 +1,7 @@
 //! Where a volume stands in the period, kept beside its index, and which paths are due when.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,7 +23,12 @@ impl Position {
     /// Remembers it.
     pub(super) fn set(&self, end_ns: i64) {
         let temporary = self.0.with_extension("reread-new");
-        let written = fs::write(&temporary, format!("{end_ns}\n"))
+        let written = File::create(&temporary)
+            .and_then(|mut file| {
+                file.write_all(format!("{end_ns}\n").as_bytes())?;
+                // Or a crash leaves an empty file under the name.
+                file.sync_all()
+            })
             .and_then(|()| fs::rename(&temporary, &self.0));
         if let Err(error) = written {
             tracing::warn!(path = %self.0.display(), %error, "what was read again is not remembered");

@@ -26,8 +26,9 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 /// Largest header list taken from a peer, in bytes.
 pub(super) const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Longest piece of a message on the wire: a part of a volume in one piece, not in eighty.
-const FRAME_BYTES: u32 = 1 << 20;
+/// Longest piece of a message on the wire. A whole one is held before any of its stream's limits count: by
+/// all connections of a listener together 32 MiB.
+const FRAME_BYTES: u32 = 64 << 10;
 /// Connections of one listener; an agent has one.
 const MAX_CONNECTIONS: usize = 512;
 /// How long a new connection may be silent.
