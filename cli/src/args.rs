@@ -13,8 +13,18 @@ pub const MIN_AGE: Duration = Duration::from_secs(5);
 #[command(
     name = "holdfast",
     version,
-    max_term_width = 100,
-    after_help = "EXIT CODES\n  0 done            1 failed            2 wrong usage       3 stored or restored, but incomplete (a restore also\n                                                            where stored data is damaged)\n  4 damage found    5 refused           10 no repository    11 owned by another coordinator\n  12 no key, or not the right one       13 the coordinator does not allow it\n  130 interrupted\n\nA snapshot is named by the start of its id, `latest` (where there is one volume),\n`VOLUME@latest` or `VOLUME@TIME` (the newest at or before; RFC 3339 or a date, UTC). A path follows the first `:/`, as in web@latest:/etc/app.conf"
+    max_term_width = 80,
+    after_help = "EXIT CODES\n  \
+        0 done            1 failed            2 wrong usage\n  \
+        3 stored or restored, but incomplete (a restore also where stored data is\n    \
+          damaged)\n  \
+        4 damage found    5 refused           10 no repository\n  \
+        11 owned by another coordinator       12 no key, or not the right one\n  \
+        13 the coordinator does not allow it  130 interrupted\n\n\
+        A snapshot is named by the start of its id, `latest` (where there is one\n\
+        volume), `VOLUME@latest` or `VOLUME@TIME` (the newest at or before; RFC 3339\n\
+        or a date, UTC). A path follows the first `:/`, as in\n\
+        web@latest:/etc/app.conf"
 )]
 pub struct Cli {
     #[command(flatten)]

@@ -2,6 +2,9 @@
 //! bytes forever. `HOLDFAST_WRITE_GOLDEN=1` writes those that do not exist yet; what exists is frozen.
 #![allow(clippy::disallowed_methods, reason = "a test reads its own files")]
 
+#[path = "golden/signals.rs"]
+mod signals;
+
 use holdfast_format::chunker::{Chunker, PROFILES};
 use holdfast_format::claim::Claim;
 use holdfast_format::codec::{decode_entry, decode_problem, encode_entry, encode_problem};

@@ -20,6 +20,7 @@ mod links;
 mod options;
 mod output;
 mod pool;
+mod prepare;
 mod problems;
 mod rebuild;
 mod report;
@@ -35,7 +36,7 @@ mod worker;
 pub use options::{BackupOptions, Retry};
 pub use report::RunReport;
 
-use crate::beneath::{Root, RootError};
+use crate::beneath::Root;
 use crate::cancel::Cancel;
 use crate::client::Client;
 use crate::error::{Error, Result};
@@ -328,77 +329,6 @@ impl Run<'_> {
         ))
     }
 
-    /// The index as the session needs it, and a position before its first record.
-    async fn prepare(
-        &self,
-        session: &Session,
-        index: Index,
-        discarded: Option<Discarded>,
-    ) -> Result<(Index, Cursor, Option<Discarded>)> {
-        let Some(parent) = session.parent else {
-            let index = blocking(move || {
-                let mut index = index;
-                if index.meta().is_some() {
-                    index.clear()?;
-                }
-                Ok(index)
-            })
-            .await?;
-            return Ok((index, Cursor::empty(), None));
-        };
-        // Without stamps there is no boot that they are of.
-        let wanted = session.meta(parent, "", "");
-        let (index, reason) = match index.fits(&wanted) {
-            Ok(()) => (index, None),
-            Err(reason) => {
-                let reason = discarded.unwrap_or(reason);
-                tracing::info!(
-                    volume = %self.volume.facts.name,
-                    reason = reason.as_str(),
-                    "the index is built again from the parent's entries; every file is read once"
-                );
-                let built =
-                    rebuild::rebuild(self.client, session, parent, index, wanted, &self.cancel);
-                (built.await?, Some(reason))
-            }
-        };
-        if let Some(meta) = index.meta() {
-            self.progress.total_files.set(meta.totals.files);
-            self.progress.total_bytes.set(meta.totals.content_bytes);
-        }
-        let (index, cursor) = blocking(move || {
-            let cursor = index.cursor()?;
-            Ok((index, cursor))
-        })
-        .await?;
-        Ok((index, cursor, reason))
-    }
-
-    fn scan_options(&self, stop: &Cancel) -> ScanOptions {
-        ScanOptions {
-            temporary_directory: self.options.temporary_directory.clone(),
-            cancel: stop.clone(),
-            began_ns: self.started_ns,
-            helpers: self.options.processors() - 1,
-            priority: self.options.priority,
-            ..ScanOptions::default()
-        }
-    }
-
-    async fn open_root(&self) -> Result<Arc<Root>> {
-        let path = self.volume.path.clone();
-        let volume = self.volume.facts.name.to_string();
-        let rolling = self.options.rolling.clone();
-        blocking(move || {
-            let mut root = Root::open(&path).map_err(|error| unreadable(volume, &error))?;
-            if rolling.is_some_and(|rolling| rolling.distrusted().has(root.f_type())) {
-                root.distrust();
-            }
-            Ok(Arc::new(root))
-        })
-        .await
-    }
-
     /// Runs the threads and the two tasks that talk to the coordinator; the number of messages sent.
     async fn pipeline(
         &self,
@@ -492,13 +422,6 @@ impl Run<'_> {
             (Err(Error::Cancelled), Err(error)) | (Ok(_), Err(error)) => Err(error),
             (Err(error), _) => Err(error),
         }
-    }
-}
-
-fn unreadable(volume: String, error: &RootError) -> Error {
-    Error::VolumeUnreadable {
-        volume,
-        detail: error.to_string(),
     }
 }
 
