@@ -1,9 +1,11 @@
 //! Nodes of trees and lists, for code on blocking threads.
 //!
 //! A node is found through the catalog. A walk that goes on in one pack asks for its footer once and
-//! then knows where all of its nodes are, which spares a lookup per node.
+//! then knows where all of its nodes are, and nodes that are announced are found many at once: a lookup
+//! for each node costs more than reading it.
 
 use crate::browse::Library;
+use crate::catalog::Location;
 use crate::error::{Error, Result};
 use crate::repo::{FrameAddress, PackContents, Reader, RepoError};
 use bytes::Bytes;
@@ -20,6 +22,10 @@ const LOOKUPS: u32 = 8;
 const PACKS: usize = 4;
 /// Nodes of a pack whose footer is worth the memory.
 const MAX_NODES: usize = 64 * 1024;
+/// Announced nodes whose places are remembered.
+const MAX_EXPECTED: usize = 4 * 1024;
+/// Announced frames that are brought into the caches at once: no more than these hold.
+const MAX_FETCHED: usize = 128;
 
 /// Reads nodes by id, for one thread. Made on the runtime that its thread belongs to.
 pub struct Nodes {
@@ -31,6 +37,7 @@ pub struct Nodes {
 #[derive(Default)]
 struct Known {
     packs: Vec<(PackId, HashMap<[u8; 32], Place>)>,
+    expected: HashMap<[u8; 32], Place>,
     lookups: HashMap<PackId, u32>,
 }
 
@@ -54,8 +61,9 @@ impl Nodes {
 
     fn known(&self, id: &NodeId) -> Option<Place> {
         let known = self.known.borrow();
-        let mut packs = known.packs.iter();
-        packs.find_map(|(_, places)| places.get(id.as_bytes()).copied())
+        let packs = known.packs.iter().map(|(_, places)| places);
+        let mut places = std::iter::once(&known.expected).chain(packs);
+        places.find_map(|places| places.get(id.as_bytes()).copied())
     }
 
     async fn find(&self, id: &NodeId) -> Result<Place> {
@@ -79,17 +87,36 @@ impl Nodes {
                 self.remember(&contents);
             }
         }
-        Ok(Place {
-            address: FrameAddress {
-                pack: found.pack,
-                header: found.header,
-                frame_no: found.frame_no,
-                offset: found.offset,
-                stored_length: found.stored_length,
-            },
-            offset: found.item_offset,
-            length: found.item_length,
-        })
+        Ok(place(&found))
+    }
+
+    /// Finds those of the nodes that are not known yet, and fetches them in few requests where that
+    /// is worth it. What fails is left to the load that needs it.
+    async fn find_all(&self, ids: &[NodeId]) -> Result<()> {
+        let unknown = ids.iter().filter(|id| self.known(id).is_none());
+        let unknown: Vec<[u8; 32]> = unknown.map(|id| id.into_bytes()).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let found = self.library.catalog.locate_to_read(&unknown).await?;
+        let mut frames = Vec::new();
+        {
+            let mut known = self.known.borrow_mut();
+            if known.expected.len() + unknown.len() > MAX_EXPECTED {
+                known.expected.clear();
+            }
+            for (id, found) in unknown.into_iter().zip(found) {
+                let Some(place) = found.as_ref().map(place) else {
+                    continue;
+                };
+                if !frames.contains(&place.address) && frames.len() < MAX_FETCHED {
+                    frames.push(place.address);
+                }
+                known.expected.insert(id, place);
+            }
+        }
+        self.library.reader.prefetch_tree(&frames).await;
+        Ok(())
     }
 
     fn is_due(&self, pack: PackId) -> bool {
@@ -128,6 +155,20 @@ impl Nodes {
     }
 }
 
+fn place(found: &Location) -> Place {
+    Place {
+        address: FrameAddress {
+            pack: found.pack,
+            header: found.header,
+            frame_no: found.frame_no,
+            offset: found.offset,
+            stored_length: found.stored_length,
+        },
+        offset: found.item_offset,
+        length: found.item_length,
+    }
+}
+
 impl Nodes {
     async fn read(&self, place: &Place) -> Result<Bytes, RepoError> {
         let address = &place.address;
@@ -158,5 +199,11 @@ impl NodeSource for Nodes {
             }
             self.read_or_doubt(&self.find(id).await?).await
         })
+    }
+
+    fn expect(&self, ids: &[NodeId]) {
+        if let Err(error) = self.runtime.block_on(self.find_all(ids)) {
+            tracing::debug!(%error, "nodes are looked up one by one");
+        }
     }
 }

@@ -207,7 +207,8 @@ impl Reader {
         self.remember(address, &stored).await
     }
 
-    /// One frame of a tree: through the memory cache, then the disk cache, then the store.
+    /// One frame of a tree: through the memory cache, then the disk cache, then the store. Where the
+    /// store is a directory, it is read on the calling thread, which must be one that may block.
     pub async fn tree_frame(&self, address: &FrameAddress) -> Result<Bytes> {
         if let Some(plain) = self.memory.get(address.pack, address.frame_no) {
             return Ok(plain);
@@ -215,7 +216,10 @@ impl Reader {
         if let Some(plain) = self.copy_on_disk(address).await {
             return Ok(plain);
         }
-        let stored = self.stored(address).await?;
+        let stored = match self.store().read_here(&address.name(), &address.range()) {
+            Some(stored) => stored,
+            None => self.stored(address).await?,
+        };
         let plain = self.remember(address, &stored).await?;
         // Only what has opened is kept.
         self.keep_on_disk(address, stored).await;
@@ -223,8 +227,11 @@ impl Reader {
     }
 
     /// Brings frames of trees into the caches by few large reads: before many nodes of one pack are
-    /// read. Failures are left to the read that needs the frame.
+    /// read. Failures are left to the read that needs the frame. A directory is as well read later.
     pub async fn prefetch_tree(&self, wanted: &[FrameAddress]) {
+        if self.store().is_directory() {
+            return;
+        }
         let mut absent = Vec::new();
         for address in wanted {
             let known = self.memory.get(address.pack, address.frame_no).is_some();

@@ -5,6 +5,7 @@
 //! at the same time. Putting a name again with the same bytes is harmless; nothing else is ever done.
 
 use crate::repo::connect::{Directory, check_options, connect};
+use crate::repo::direct::read_range;
 use crate::repo::error::{RepoError, Result};
 use crate::repo::local::is_staged;
 use crate::repo::metrics::{Operation, StoreMetrics};
@@ -15,7 +16,6 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use holdfast_format::names::{ObjectName, REPOSITORY};
 use holdfast_runtime::backoff::Backoff;
-use holdfast_runtime::metrics::Metrics;
 use object_store::path::Path;
 use object_store::{
     Error as StoreError, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload,
@@ -25,55 +25,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod options;
+
+pub use options::StoreOptions;
+
 /// Most bytes of an object that [`Store::get`] brings into memory.
 pub const MAX_GET_BYTES: u64 = holdfast_format::pack::MAX_PACK_BYTES;
-
-/// How to reach a store. Credentials come from variables alone, never from a URL.
-#[derive(Clone)]
-pub struct StoreOptions {
-    /// Variables such as `AWS_ACCESS_KEY_ID`, which win over those of the process.
-    pub variables: Vec<(String, String)>,
-    /// Address of the service, such as `http://127.0.0.1:9000`; plain HTTP only if it says so.
-    pub endpoint: Option<String>,
-    /// Region of the bucket.
-    pub region: Option<String>,
-    /// Whether the bucket stands in the path of a request; else in its host name.
-    pub path_style: Option<bool>,
-    /// T: no operation takes longer, retries included.
-    pub request_limit: Duration,
-    /// How long a connection may take.
-    pub connect_timeout: Duration,
-    /// How often an operation is tried.
-    pub retry: RetryPolicy,
-    /// Where operations are counted.
-    pub metrics: Option<Metrics>,
-}
-
-impl fmt::Debug for StoreOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreOptions")
-            .field("endpoint", &self.endpoint)
-            .field("region", &self.region)
-            .field("path_style", &self.path_style)
-            .field("request_limit", &self.request_limit)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            variables: Vec::new(),
-            endpoint: None,
-            region: None,
-            path_style: None,
-            request_limit: Duration::from_secs(300),
-            connect_timeout: Duration::from_secs(10),
-            retry: RetryPolicy::default(),
-            metrics: None,
-        }
-    }
-}
 
 /// A store of objects.
 #[derive(Clone)]
@@ -153,6 +110,11 @@ impl Store {
         &self.url
     }
 
+    /// Whether a small read costs no more than a large one.
+    pub fn is_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
     /// T: no operation takes longer.
     pub fn request_limit(&self) -> Duration {
         self.limit
@@ -203,6 +165,20 @@ impl Store {
                 detail: format!("{size} bytes, above the limit of {limit}"),
             }),
         }
+    }
+
+    /// The same bytes as [`Store::get_range`], read on the calling thread, which must be one that may
+    /// block: handing a small read to another thread costs more than the read. `None` where the store
+    /// is no directory or anything is wrong, which `get_range` then finds out.
+    pub fn read_here(&self, name: &ObjectName, range: &Range<u64>) -> Option<Bytes> {
+        let path = self.directory.as_ref()?.join(name.to_string());
+        let started = Instant::now();
+        let file = std::fs::File::open(path).ok()?;
+        let bytes = read_range(&file, range.clone()).ok()?;
+        self.metrics
+            .ended(Operation::Get, &Ok(()), started.elapsed());
+        self.metrics.read(bytes.len() as u64);
+        Some(bytes)
     }
 
     /// These bytes of an object, all of them: a range past its end is [`RepoError::ObjectTruncated`].

@@ -13,7 +13,7 @@ use holdfast_format::id::NodeId;
 use holdfast_format::keys::Ids;
 use holdfast_format::list::ListBuilder;
 use holdfast_format::path::RelPath;
-use holdfast_format::tree::{Lookup, apply};
+use holdfast_format::tree::{Lookup, apply, foresee};
 use holdfast_format::wire::{ContentChecker, WireChange, WireContent};
 use std::cell::{Cell, RefCell};
 use tokio::sync::mpsc;
@@ -21,6 +21,9 @@ use tokio::task::JoinHandle;
 
 /// Batches of changes that wait for the thread.
 const AHEAD: usize = 4;
+/// Changes whose way through the parent's tree is announced at once; the frames of their leaves are to
+/// fit the memory cache.
+const FORESEEN: usize = 128;
 
 /// A thread that applies changes.
 pub struct TreeTask {
@@ -104,8 +107,11 @@ fn build(
     let changes = Changes {
         batches,
         batch: Vec::new().into_iter(),
+        foreseen: 0,
         ended: false,
         ids,
+        nodes,
+        root: parent,
         parent: parent.map(|root| Lookup::new(ids, nodes, root)),
         store: SharedStore(&store),
         moved: &moved,
@@ -126,8 +132,12 @@ fn build(
 struct Changes<'a> {
     batches: mpsc::Receiver<Batch>,
     batch: std::vec::IntoIter<WireChange>,
+    /// Changes of the batch that were announced and are still to come.
+    foreseen: usize,
     ended: bool,
     ids: &'a Ids,
+    nodes: &'a Nodes,
+    root: Option<&'a NodeId>,
     parent: Option<Lookup<'a, Nodes>>,
     store: SharedStore<'a>,
     /// Files whose content is that of another path.
@@ -167,7 +177,11 @@ impl Changes<'_> {
     /// The next message, waiting for it; `None` after the last.
     fn pull(&mut self) -> Result<Option<WireChange>> {
         loop {
+            if self.foreseen == 0 {
+                self.foresee();
+            }
             if let Some(change) = self.batch.next() {
+                self.foreseen -= 1;
                 return Ok(Some(change));
             }
             if self.ended {
@@ -182,6 +196,34 @@ impl Changes<'_> {
                     });
                 }
             }
+        }
+    }
+
+    /// Announces what the next changes need of the parent's tree: their own paths, their directories,
+    /// and the files whose content they take over.
+    fn foresee(&mut self) {
+        let changes = &self.batch.as_slice()[..self.batch.len().min(FORESEEN)];
+        self.foreseen = changes.len();
+        let Some(root) = self.root else { return };
+        let mut keys = Vec::with_capacity(3 * changes.len());
+        for change in changes {
+            let (WireChange::Put { path, .. } | WireChange::Remove(path)) = change else {
+                continue;
+            };
+            keys.extend(path.parent().map(|parent| parent.to_key()));
+            if let WireChange::Put {
+                content: WireContent::AsInParent(of),
+                ..
+            } = change
+            {
+                keys.push(of.to_key());
+            }
+            keys.push(path.to_key());
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        if keys.len() > 1 {
+            foresee(self.ids, self.nodes, root, &keys);
         }
     }
 

@@ -14,6 +14,7 @@ mod build;
 mod cursor;
 mod diff;
 mod edit;
+mod foresee;
 mod memory;
 mod node;
 pub(crate) mod split;
@@ -24,6 +25,7 @@ pub use build::TreeBuilder;
 pub use cursor::{Cursor, Lookup, LossyCursor, Scanned, get};
 pub use diff::{DiffItem, diff};
 pub use edit::{Edit, Edited, edit, edit_with};
+pub use foresee::foresee;
 pub use memory::MemoryNodes;
 pub use node::{MAX_KEY_BYTES, MAX_LEVEL, MAX_NODE_BYTES, MAX_VALUE_BYTES};
 pub use split::TreeParams;
@@ -40,6 +42,9 @@ pub trait NodeSource {
 
     /// The plain bytes of a node. The caller re-hashes them.
     fn load(&self, id: &NodeId) -> Result<Bytes, Self::Error>;
+
+    /// These nodes are likely to be loaded soon: a source that can find many at once does so now.
+    fn expect(&self, _ids: &[NodeId]) {}
 }
 
 /// Where new nodes go. A node may be stored again, and always comes after its children.
@@ -56,6 +61,10 @@ impl<S: NodeSource + ?Sized> NodeSource for &S {
 
     fn load(&self, id: &NodeId) -> Result<Bytes, Self::Error> {
         (**self).load(id)
+    }
+
+    fn expect(&self, ids: &[NodeId]) {
+        (**self).expect(ids);
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 
 mod changes;
+mod foreseen;
 mod nodes;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -407,11 +408,7 @@ fn few_edits_touch_few_nodes() {
         assert_eq!(edited, build(params, &apply_to_map(&map, &edits)).0);
         let (loaded, stored) = (source.1.get(), new.nodes.len());
         assert!(stored <= 2 * k * height, "{k} edits stored {stored}");
-        assert!(
-            loaded <= 4 * k * height + height,
-            "{k} edits loaded {loaded}"
-        );
-
+        assert!(loaded <= (4 * k + 1) * height, "{k} edits loaded {loaded}");
         nodes_of_diff(&ids, &nodes, &new, &root, &edited, k, height);
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::repo::testing::{FaultStore, fail, quick};
 use holdfast_format::id::{MarkId, PackId};
+use holdfast_runtime::metrics::Metrics;
 use object_store::memory::InMemory;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
