@@ -20,6 +20,7 @@ use holdfast_runtime::readiness::Latch;
 use holdfast_runtime::shutdown::Shutdown;
 use look::Looker;
 use proto::agent_message::Body;
+use proto::order;
 use std::sync::Arc;
 use std::time::Duration;
 use table::Table;
@@ -129,6 +130,9 @@ async fn subscribed(
             order = orders.message() => {
                 match order.map_err(|status| from_status("wait for orders", &status))? {
                     None => return Ok(()),
+                    Some(proto::Order { body: Some(order::Body::Plan(plan)), .. }) => {
+                        looker.take(settings, plan);
+                    }
                     Some(order) => works.take(order),
                 }
             }

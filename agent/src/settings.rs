@@ -5,7 +5,7 @@ use crate::limits::RateLimit;
 use crate::priority::Priority;
 use crate::read::BusyPolicy;
 use crate::rolling;
-use crate::volumes::{ExplicitVolume, MemoryVolumes, VolumeSettings};
+use crate::volumes::{ExplicitVolume, MemoryVolumes, PlanFile, VolumeSettings};
 use holdfast_format::volume::VolumeName;
 use holdfast_runtime::logging::LogSettings;
 use holdfast_runtime::settings::{ByteCount, Settings, Span};
@@ -24,6 +24,8 @@ pub const HTTP_PORT: u16 = 7272;
 pub struct ServeSettings {
     /// Where volumes are looked for, and this node's name.
     pub volumes: VolumeSettings,
+    /// Where the plan is kept that the coordinator sends for this node; `None`: it is not kept.
+    pub plan: Option<PlanFile>,
     /// How backups are made; rules come with each order.
     pub backup: BackupOptions,
     /// Backups at once.
@@ -59,6 +61,7 @@ impl ServeSettings {
     pub fn new(volumes: VolumeSettings, backup: BackupOptions) -> Self {
         Self {
             volumes,
+            plan: None,
             backup,
             most_backups: 2,
             most_restores: 1,
@@ -101,6 +104,11 @@ impl AgentSettings {
                 .into_iter()
                 .map(|named| named.0)
                 .collect(),
+            host_roots: settings
+                .list::<String>("volumes.host_roots")
+                .into_iter()
+                .map(PathBuf::from)
+                .collect(),
             memory: if settings.get("volumes.memory", false) {
                 MemoryVolumes::Include
             } else {
@@ -116,6 +124,7 @@ impl AgentSettings {
         backup.upload_rate = RateLimit::new(bytes(settings, "backup.send_rate"));
         backup.workers = settings.optional("backup.workers");
         let mut serve = ServeSettings::new(volumes, backup);
+        serve.plan = Some(PlanFile::new(&state));
         serve.most_backups = settings.get("backup.at_once", serve.most_backups);
         serve.most_restores = settings.get("restore.at_once", serve.most_restores);
         serve.restore_below = settings

@@ -5,7 +5,8 @@
 //! parent's tree as they arrive. A commit reserves its record in the catalog, puts it, publishes it.
 //!
 //! Imports inside the crate go down this list, never up:
-//! `service → session, browse, schedule, restore_plan → repo → catalog → format`. Of `repo` only
+//! `service → session, browse, schedule, restore_plan, kube → repo → catalog → format`; `kube` hands
+//! its plans to `schedule`. Of `repo` only
 //! `reconcile` and `rebuild`, which bring a catalog up to its store, use `catalog`. `repo` never names
 //! tonic, `service` never names object_store, and `catalog` has the only SQL.
 
@@ -16,6 +17,7 @@ mod coordinator;
 mod core;
 pub mod error;
 mod interlock;
+mod kube;
 mod metrics;
 mod pins;
 pub mod repo;

@@ -5,6 +5,7 @@
 
 use crate::Coordinator;
 use crate::error::{Error, Kind, Reason, Result};
+use crate::kube;
 use crate::repo::claim::host_identity;
 use crate::repo::rebuild::rebuild_and_index;
 use crate::repo::{Repository, Store, StoreOptions, kek};
@@ -56,6 +57,9 @@ pub async fn serve(
         cause = shutdown.requested() => return Ok(exit_on(cause)),
     };
     let gauges = opened.register_metrics(&metrics);
+    if let Some(client) = kube::client(&settings.kubernetes).await? {
+        kube::start(&opened, client);
+    }
     let mut server = tokio::spawn(listen(
         settings.clone(),
         opened.clone(),

@@ -127,6 +127,49 @@ impl CoordinatorSettings {
     }
 }
 
+/// The cluster whose volumes are backed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// Whether there is one.
+    pub mode: KubernetesMode,
+    /// How its API is reached from outside; inside, the pod's service account says.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Whether a cluster says what is to be backed up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KubernetesMode {
+    /// No: volumes are what agents find.
+    Off,
+    /// Inside a cluster, or where a kubeconfig is given.
+    #[default]
+    Auto,
+    /// Yes: without one the coordinator does not start.
+    On,
+}
+
+impl std::str::FromStr for KubernetesMode {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            _ => Err("must be off, auto or on".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for KubernetesMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Auto => "auto",
+            Self::On => "on",
+        })
+    }
+}
+
 /// What the `holdfast-coordinator` process needs.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
@@ -164,6 +207,8 @@ pub struct ServerSettings {
     pub cache: CacheSettings,
     /// Continuous protection.
     pub continuous: Vec<ContinuousRule>,
+    /// The cluster.
+    pub kubernetes: KubernetesSettings,
     /// Logs.
     pub log: LogSettings,
     /// How long a stop may take.
@@ -212,6 +257,10 @@ impl ServerSettings {
                 memory_bytes: bytes(settings, "cache.memory", cache.memory_bytes),
             },
             continuous: settings.tables("continuous", continuous),
+            kubernetes: KubernetesSettings {
+                mode: settings.get("kubernetes.mode", KubernetesMode::default()),
+                kubeconfig: path(settings, "kubernetes.kubeconfig"),
+            },
             log: log(settings),
             drain: span(settings, "drain.grace", Duration::from_secs(10)),
         };

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod fixture;
 pub mod image;
+pub mod kube;
 pub mod oracle;
 pub mod processes;
 pub mod server;

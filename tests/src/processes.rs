@@ -125,7 +125,14 @@ impl Processes {
     /// A new repository; its coordinator and an agent run. The agent serves these volumes, each an empty
     /// directory of that name in the home.
     pub fn start(volumes: &[&str]) -> Self {
-        let home = Home::new();
+        let processes = Self::start_with(Home::new(), volumes, "", "");
+        processes.until_served();
+        processes
+    }
+
+    /// The same in a home that is there, with more lines of settings for the coordinator and more words
+    /// on the agent's volumes (`, key: value`). Nothing is waited for.
+    pub fn start_with(home: Home, volumes: &[&str], coordinator: &str, agent: &str) -> Self {
         for volume in volumes {
             fs::create_dir(home.at(volume)).expect("a directory");
         }
@@ -135,7 +142,7 @@ impl Processes {
             coordinator: None,
             agent: None,
         };
-        processes.write_settings(volumes);
+        processes.write_settings(volumes, coordinator, agent);
         let rebuilt = processes
             .command("holdfast-coordinator", "coordinator")
             .arg("rebuild")
@@ -144,25 +151,24 @@ impl Processes {
         assert!(rebuilt.status.success(), "{rebuilt:?}");
         processes.start_coordinator();
         processes.start_agent();
-        processes.until_served();
         processes
     }
 
-    fn write_settings(&self, volumes: &[&str]) {
+    fn write_settings(&self, volumes: &[&str], more_coordinator: &str, more_volumes: &str) {
         let at = |name: &str| self.home.at(name).display().to_string();
         let paths = volumes.iter().map(|name| format!("'{name}={}'", at(name)));
         fs::create_dir_all(self.home.at("state")).expect("a directory");
         // The shortest leases there are: a volume whose agent was killed is free after one.
         let coordinator = format!(
             "repository: {{url: '{}', key_file: '{}'}}\nstate: {{dir: '{}'}}\ngrpc: {{listen: 'unix:{}'}}\n\
-             http: {{listen: '127.0.0.1:0'}}\nsessions: {{lease: 30s}}\nlog: {{format: text}}\n",
+             http: {{listen: '127.0.0.1:0'}}\nsessions: {{lease: 30s}}\nlog: {{format: text}}\n{more_coordinator}",
             at("repo"),
             at("repo.key"),
             at("state/coordinator"),
             self.socket().display(),
         );
         let agent = format!(
-            "coordinator: {{url: '{}'}}\nstate: {{dir: '{}'}}\nvolumes: {{paths: [{}]}}\n\
+            "coordinator: {{url: '{}'}}\nstate: {{dir: '{}'}}\nvolumes: {{paths: [{}]{more_volumes}}}\n\
              http: {{listen: '127.0.0.1:0'}}\nlog: {{format: text}}\n",
             self.url(),
             at("state/agent"),

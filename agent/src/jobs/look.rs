@@ -1,12 +1,13 @@
 //! Looks for this node's volumes, at intervals and as soon as something may have changed, and says how they
-//! are told to the coordinator.
+//! are told to the coordinator. What the coordinator's plan says of them is joined in.
 
 use super::work::Works;
 use crate::metrics::AgentMetrics;
 use crate::settings::ServeSettings;
-use crate::volumes::{self, Hints, VolumeCandidate, VolumeWatch};
+use crate::volumes::{self, Hints, Plan, PlanFile, VolumeCandidate, VolumeWatch};
 use holdfast_proto::v1 as proto;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Interval};
 
 /// One for an agent; it lives longer than a subscription.
@@ -14,22 +15,46 @@ use tokio::time::{Instant, Interval};
 pub struct Looker {
     watch: Arc<Mutex<VolumeWatch>>,
     hints: Hints,
+    plan: Option<Arc<Plan>>,
+    planned: Notify,
 }
 
 impl Looker {
     /// Nothing is watched before the first look.
     pub fn new(settings: &ServeSettings) -> Self {
         let (watch, hints) = volumes::watch(settings.volumes.clone());
+        let kept = settings.plan.as_ref().and_then(PlanFile::load);
         Self {
             watch: Arc::new(Mutex::new(watch)),
             hints,
+            plan: kept.map(Arc::new),
+            planned: Notify::new(),
         }
+    }
+
+    /// Goes by another plan from now on, and looks again at once.
+    pub fn take(&mut self, settings: &ServeSettings, sent: proto::NodePlan) {
+        let plan = match Plan::try_from(sent.clone()) {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::error!(%error, "the plan for this node breaks a rule; the one before stays");
+                return;
+            }
+        };
+        if let Some(file) = &settings.plan
+            && let Err(error) = file.keep(&sent)
+        {
+            tracing::warn!(%error, "the plan for this node cannot be kept for the next start");
+        }
+        self.plan = Some(Arc::new(plan));
+        self.planned.notify_one();
     }
 
     /// Returns at the next tick, or when something may have changed before.
     pub async fn due(&mut self, ticks: &mut Interval) {
         tokio::select! {
             _ = ticks.tick() => {}
+            () = self.planned.notified() => {}
             () = self.hints.changed() => {}
         }
     }
@@ -42,12 +67,13 @@ impl Looker {
         works: &mut Works,
     ) -> Vec<proto::AgentVolume> {
         let (wanted, watch) = (settings.volumes.clone(), self.watch.clone());
+        let plan = self.plan.clone();
         let began = Instant::now();
         let found = tokio::task::spawn_blocking(move || {
             // What is watched first is either seen by this look, or told of later. A watch that broke is
             // made again.
             watch.lock().unwrap_or_else(PoisonError::into_inner).set();
-            volumes::discover(&wanted)
+            volumes::discover(&wanted, plan.as_deref())
         });
         let found = found.await;
         self.hints.looked(began.elapsed());

@@ -102,6 +102,15 @@ impl Table {
         rows.get(job).map(|row| row.cancel.cancel()).is_some()
     }
 
+    /// Cancels the backups of volumes that this is true of.
+    pub fn cancel_backups(&self, gone: impl Fn(&str) -> bool) {
+        let rows = self.rows();
+        let backups = rows.values().filter(|row| row.names.what == "backup");
+        backups
+            .filter(|row| gone(&row.names.volume))
+            .for_each(|row| row.cancel.cancel());
+    }
+
     /// Cancels every job.
     pub fn cancel_all(&self) {
         self.rows().values().for_each(|row| row.cancel.cancel());

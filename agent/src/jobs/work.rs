@@ -104,6 +104,8 @@ impl Works {
         if let Some(rolling) = &self.context.rolling {
             rolling.retain(&there);
         }
+        // Whoever unmounts a volume must not wait for a backup of it.
+        self.table.cancel_backups(|volume| !there.contains(volume));
         let there = volumes.iter().filter(|volume| volume.eligible.is_ok());
         self.exposures
             .set_volumes(there.map(|volume| volume.facts.clone()).collect());
@@ -161,7 +163,7 @@ impl Works {
                     context.restore(&job, order, progress, cancel).await;
                 });
             }
-            order::Body::Cancel(_) => {}
+            order::Body::Cancel(_) | order::Body::Plan(_) => {}
         }
     }
 
@@ -245,7 +247,8 @@ impl Context {
             detail: "this agent has no volume of that name".to_owned(),
         })?;
         let mut options = self.settings.backup.clone();
-        options.journals = self.journals.clone();
+        // What other nodes write, this one's kernel does not tell of.
+        options.journals = self.journals.clone().filter(|_| !volume.shared);
         options.rolling = self.rolling.clone();
         options.rules =
             Rules::new(&order.exclude, &order.include).map_err(|error| Error::VolumeRefused {

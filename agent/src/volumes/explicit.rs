@@ -59,6 +59,7 @@ fn candidate(node: &str, volume: &ExplicitVolume) -> VolumeCandidate {
                 path: volume.path.clone(),
                 eligible: Err(Ineligible::new(reason, detail)),
                 note: None,
+                shared: false,
             };
         }
     };
@@ -75,11 +76,12 @@ fn candidate(node: &str, volume: &ExplicitVolume) -> VolumeCandidate {
         path,
         eligible,
         note,
+        shared: false,
     }
 }
 
 /// Whether it is a directory on a filesystem that holds data. Its filesystem becomes a fact.
-fn readable(path: &std::path::Path, facts: &mut VolumeFacts) -> Result<(), Ineligible> {
+pub(super) fn readable(path: &std::path::Path, facts: &mut VolumeFacts) -> Result<(), Ineligible> {
     if !path.is_dir() {
         let detail = format!("{} is no directory", path.display());
         return Err(Ineligible::new(IneligibleReason::NotADirectory, detail));

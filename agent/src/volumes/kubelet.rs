@@ -69,14 +69,22 @@ pub(super) fn unlisted(
         path: pods.to_owned(),
         eligible: Err(Ineligible::new(reason, detail)),
         note: None,
+        shared: false,
     })
+}
+
+/// A volume that was found, and the name of its directory below a plugin's.
+#[derive(Debug)]
+pub(super) struct Located {
+    pub directory: String,
+    pub candidate: VolumeCandidate,
 }
 
 pub(super) fn discover(
     settings: &VolumeSettings,
     pods: &Path,
     mounts: &[Mount],
-) -> io::Result<Vec<VolumeCandidate>> {
+) -> io::Result<Vec<Located>> {
     // A symlinked kubelet root is resolved once; the mount table names real paths.
     let pods = std::fs::canonicalize(pods)?;
     let heard = hears_mounts(mounts, &pods);
@@ -94,7 +102,12 @@ pub(super) fn discover(
                 if error.depth() == 0 {
                     return Err(error.into());
                 }
-                found.extend(unreadable(settings, &pods, &error));
+                found.extend(
+                    unreadable(settings, &pods, &error).map(|candidate| Located {
+                        directory: String::new(),
+                        candidate,
+                    }),
+                );
                 continue;
             }
         };
@@ -112,11 +125,15 @@ pub(super) fn discover(
                 "; mounts made on the host do not reach this process (mountPropagation: HostToContainer is needed)",
             );
         }
-        found.push(VolumeCandidate {
-            facts: answer.facts,
-            path: answer.path,
-            eligible: answer.eligible,
-            note: None,
+        found.push(Located {
+            directory: place.name.to_owned(),
+            candidate: VolumeCandidate {
+                facts: answer.facts,
+                path: answer.path,
+                eligible: answer.eligible,
+                note: None,
+                shared: false,
+            },
         });
     }
     Ok(found)
@@ -184,6 +201,7 @@ fn unreadable(
             detail,
         )),
         note: None,
+        shared: false,
     })
 }
 

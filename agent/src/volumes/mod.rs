@@ -3,9 +3,11 @@
 
 mod explicit;
 mod kubelet;
+mod plan;
 mod watch;
 
 pub use explicit::ExplicitVolumeError;
+pub use plan::{Plan, PlanFile};
 pub use watch::{Hints, VolumeWatch, watch};
 
 use crate::mount::{self, Mount};
@@ -24,6 +26,8 @@ pub struct VolumeSettings {
     pub kubelet_pods: Option<PathBuf>,
     /// Directories given by name.
     pub explicit: Vec<ExplicitVolume>,
+    /// Directories of the host in which volumes may lie that no pod's directory shows.
+    pub host_roots: Vec<PathBuf>,
     /// What to do with emptyDir volumes in memory.
     pub memory: MemoryVolumes,
 }
@@ -58,6 +62,8 @@ pub struct VolumeCandidate {
     pub eligible: Result<(), Ineligible>,
     /// Something to tell people about it, e.g. that its path was a symlink.
     pub note: Option<String>,
+    /// Whether other nodes may write to it, of which this one's kernel tells nothing.
+    pub shared: bool,
 }
 
 /// Why a volume is not read.
@@ -110,6 +116,12 @@ pub enum IneligibleReason {
     VolumeDataMissing,
     /// The kubelet's `vol_data.json` is of another volume.
     VolumeDataMismatch,
+    /// The API's plan for this node does not name it, or names it as not to be read here.
+    NotPlanned,
+    /// The API's plan and the node's directories say different things of it.
+    PlanMismatch,
+    /// It lies in a directory of the host that this agent may not read.
+    HostRootNotAllowed,
     /// The same volume is already in the list, through another pod or under another name.
     AlreadyListed,
     /// There is no such path.
@@ -135,6 +147,9 @@ impl IneligibleReason {
             Self::HugePages => "HugePages",
             Self::VolumeDataMissing => "VolumeDataMissing",
             Self::VolumeDataMismatch => "VolumeDataMismatch",
+            Self::NotPlanned => "NotPlanned",
+            Self::PlanMismatch => "PlanMismatch",
+            Self::HostRootNotAllowed => "HostRootNotAllowed",
             Self::AlreadyListed => "AlreadyListed",
             Self::PathMissing => "PathMissing",
             Self::NotADirectory => "NotADirectory",
@@ -147,9 +162,10 @@ impl IneligibleReason {
     /// Whose decision it is.
     pub fn standing(self) -> Standing {
         match self {
-            Self::MemoryVolume | Self::ConfigurationVolume | Self::AlreadyListed => {
-                Standing::Excluded
-            }
+            Self::MemoryVolume
+            | Self::ConfigurationVolume
+            | Self::NotPlanned
+            | Self::AlreadyListed => Standing::Excluded,
             Self::RawBlock | Self::HugePages | Self::VirtualFilesystem => Standing::Unsupported,
             _ => Standing::Failed,
         }
@@ -164,15 +180,26 @@ pub enum DiscoverError {
     Mountinfo(#[source] io::Error),
 }
 
-/// Every volume of this node, sorted by name; those that are not read say why.
-pub fn discover(settings: &VolumeSettings) -> Result<Vec<VolumeCandidate>, DiscoverError> {
+/// Every volume of this node, sorted by name; those that are not read say why. Where there is a plan,
+/// volumes of pods are what it and the node's directories agree on.
+pub fn discover(
+    settings: &VolumeSettings,
+    plan: Option<&Plan>,
+) -> Result<Vec<VolumeCandidate>, DiscoverError> {
     let mut found = explicit::discover(settings);
     if let Some(pods) = &settings.kubelet_pods {
         let mounts = mount::mounts().map_err(DiscoverError::Mountinfo)?;
-        match kubelet::discover(settings, pods, &mounts) {
-            Ok(more) => found.extend(more),
+        let places = match kubelet::discover(settings, pods, &mounts) {
+            Ok(places) => places,
             // It takes nothing from the volumes that were given by name.
-            Err(error) => found.extend(kubelet::unlisted(settings, pods, &error)),
+            Err(error) => {
+                found.extend(kubelet::unlisted(settings, pods, &error));
+                Vec::new()
+            }
+        };
+        match plan {
+            Some(plan) => found.extend(plan::join(settings, plan, places)),
+            None => found.extend(places.into_iter().map(|place| place.candidate)),
         }
     }
     Ok(listed_once(found))

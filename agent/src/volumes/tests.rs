@@ -9,7 +9,7 @@ const MOUNTS: &str = include_str!("../../../tests/fixtures/kube/proc-mounts.txt"
 const PODS: &str = "/var/lib/kubelet/pods";
 
 /// A listing of a real kubelet's pods directory, built again.
-fn rebuild(pods: &Path) {
+pub(super) fn rebuild(pods: &Path) {
     for line in LAYOUT.lines() {
         let (kind, rest) = line.split_at(1);
         let (rest, target) = rest.split_once(" -> ").unwrap();
@@ -25,7 +25,7 @@ fn rebuild(pods: &Path) {
 }
 
 /// The mounts of that node as mountinfo shows them, below another directory.
-fn mountinfo(pods: &Path) -> Vec<Mount> {
+pub(super) fn mountinfo(pods: &Path) -> Vec<Mount> {
     let mut text = String::from("1 0 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n");
     for (number, line) in MOUNTS.lines().enumerate() {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -39,7 +39,7 @@ fn mountinfo(pods: &Path) -> Vec<Mount> {
     parse_mountinfo(text.as_bytes())
 }
 
-fn add_mount(mounts: &mut Vec<Mount>, point: &Path, filesystem: &str, source: &str) {
+pub(super) fn add_mount(mounts: &mut Vec<Mount>, point: &Path, filesystem: &str, source: &str) {
     let line = format!(
         "99 1 0:9 / {} rw shared:9 - {filesystem} {source} rw\n",
         point.display()
@@ -47,7 +47,7 @@ fn add_mount(mounts: &mut Vec<Mount>, point: &Path, filesystem: &str, source: &s
     mounts.extend(parse_mountinfo(line.as_bytes()));
 }
 
-fn listing(found: &[VolumeCandidate]) -> Vec<(String, &'static str)> {
+pub(super) fn listing(found: &[VolumeCandidate]) -> Vec<(String, &'static str)> {
     let reason = |c: &VolumeCandidate| match &c.eligible {
         Ok(()) => "eligible",
         Err(why) => why.reason.as_str(),
@@ -64,7 +64,8 @@ fn discovered(pods: &Path, mounts: &[Mount], memory: MemoryVolumes) -> Vec<Volum
         memory,
         ..VolumeSettings::default()
     };
-    listed_once(kubelet::discover(&settings, pods, mounts).unwrap())
+    let places = kubelet::discover(&settings, pods, mounts).unwrap();
+    listed_once(places.into_iter().map(|place| place.candidate).collect())
 }
 
 #[test]
@@ -241,7 +242,7 @@ fn a_pods_directory_that_is_not_there_takes_nothing_from_named_volumes() {
         ],
         ..VolumeSettings::default()
     };
-    let found = discover(&settings).unwrap();
+    let found = discover(&settings, None).unwrap();
     let names: Vec<&str> = found.iter().map(|v| v.facts.name.as_str()).collect();
     assert_eq!(names, ["kubelet-pods", "web"]);
     let missing = found[0].eligible.clone().unwrap_err();
@@ -276,7 +277,7 @@ fn explicit_volumes_are_resolved_once_and_checked() {
         ],
         ..VolumeSettings::default()
     };
-    let found = discover(&settings).unwrap();
+    let found = discover(&settings, None).unwrap();
     let reasons: Vec<&str> = listing(&found).iter().map(|(_, reason)| *reason).collect();
     let expected = [
         "eligible",
@@ -332,7 +333,7 @@ fn what_stands_beside_a_mount_is_read_only_where_it_is_a_file() {
     let found = found.expect("discovery ends");
     assert_eq!(found.len(), 2);
     for candidate in found {
-        let why = candidate.eligible.unwrap_err();
+        let why = candidate.candidate.eligible.unwrap_err();
         assert_eq!(why.reason, IneligibleReason::VolumeDataMissing, "{why:?}");
     }
 }

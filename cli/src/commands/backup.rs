@@ -79,7 +79,7 @@ fn volumes(options: &Backup) -> Outcome<Vec<VolumeCandidate>> {
         explicit,
         ..VolumeSettings::default()
     };
-    let found = discover(&settings).map_err(|e| Failure::usage(chain(&e)))?;
+    let found = discover(&settings, None).map_err(|e| Failure::usage(chain(&e)))?;
     for volume in &found {
         if let Err(why) = &volume.eligible {
             return Err(Failure::failed(format!("{}: {why}", volume.facts.name)));

@@ -138,7 +138,7 @@ fn tell_volumes(settings: &VolumeSettings, quiet: bool) -> Outcome<()> {
             twice[0]
         )));
     }
-    let found = discover(settings).map_err(|e| Failure::failed(chain(&e)))?;
+    let found = discover(settings, None).map_err(|e| Failure::failed(chain(&e)))?;
     if found.is_empty() {
         eprintln!("warning: no volume is served: give --volume NAME=DIR or --kubelet-pods DIR");
     }

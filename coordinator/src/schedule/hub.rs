@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::schedule::states::States;
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::{
-    AgentVolume, BackupOrder, CancelOrder, Hello, JobInfo, JobState, Order, Report, RestoreOrder,
-    VolumeFacts, VolumeState, order,
+    AgentVolume, BackupOrder, CancelOrder, Hello, JobInfo, JobState, NodePlan, Order, Report,
+    RestoreOrder, VolumeFacts, VolumeState, order,
 };
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,11 +71,14 @@ struct State {
     agents: BTreeMap<String, Agent>,
     jobs: VecDeque<Row>,
     connections: u64,
+    /// What each node has to read, where a cluster says so.
+    plans: Option<BTreeMap<String, NodePlan>>,
 }
 
 struct Agent {
     connection: u64,
     orders: mpsc::Sender<Order>,
+    plan: watch::Sender<Option<NodePlan>>,
     volumes: Vec<AgentVolume>,
     states: States,
 }
@@ -105,6 +108,15 @@ pub struct Served {
     pub state: Option<(VolumeState, Duration)>,
 }
 
+/// What is sent to an agent.
+#[derive(Debug)]
+pub struct Sent {
+    /// Orders, each once.
+    pub orders: mpsc::Receiver<Order>,
+    /// The node's plan as it is now, where there is one.
+    pub plan: watch::Receiver<Option<NodePlan>>,
+}
+
 /// An agent's subscription. Give it back with `Hub::disconnect`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
@@ -126,22 +138,42 @@ impl Connection {
 
 impl Hub {
     /// Takes an agent in; a later connection of the same node replaces an earlier one.
-    pub fn connect(&self, hello: Hello) -> (Connection, mpsc::Receiver<Order>) {
+    pub fn connect(&self, hello: Hello) -> (Connection, Sent) {
         let (orders, receiver) = mpsc::channel(MAX_ORDERS);
         let mut state = self.lock();
         state.connections += 1;
         let number = state.connections;
         let volumes = hello.volumes.map(|list| list.volumes).unwrap_or_default();
+        let plan = watch::Sender::new(state.plan_of(&hello.node));
+        let sent = Sent {
+            orders: receiver,
+            plan: plan.subscribe(),
+        };
         let agent = Agent {
             connection: number,
             orders,
+            plan,
             volumes: bounded(volumes),
             states: States::default(),
         };
         state.agents.insert(hello.node.clone(), agent);
         state.hear_again(&hello.node, number);
         let node = hello.node;
-        (Connection { node, number }, receiver)
+        (Connection { node, number }, sent)
+    }
+
+    /// Replaces the plans of all nodes; one that is not named has nothing to read.
+    pub fn set_plans(&self, plans: BTreeMap<String, NodePlan>) {
+        let mut state = self.lock();
+        state.plans = Some(plans);
+        for (node, agent) in &state.agents {
+            let plan = state.plan_of(node);
+            agent.plan.send_if_modified(|sent| {
+                let differs = *sent != plan;
+                *sent = plan;
+                differs
+            });
+        }
     }
 
     /// Replaces the agent's list of volumes.
@@ -322,6 +354,11 @@ impl Hub {
 }
 
 impl State {
+    fn plan_of(&self, node: &str) -> Option<NodePlan> {
+        let plans = self.plans.as_ref()?;
+        Some(plans.get(node).cloned().unwrap_or_default())
+    }
+
     /// This node's jobs are to be reported again.
     fn hear_again(&mut self, node: &str, event: u64) {
         for row in &mut self.jobs {

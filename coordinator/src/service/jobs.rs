@@ -6,7 +6,9 @@ use crate::auth::{self, Action, MAX_NODE};
 use crate::error::Error;
 use crate::schedule::{AGENT_GRACE, Connection, RETURN_GRACE};
 use crate::session::PROTOCOL;
-use holdfast_proto::v1::{AgentMessage, Hello, Order, agent_message, jobs_server::Jobs};
+use holdfast_proto::v1::{
+    AgentMessage, Hello, NodePlan, Order, agent_message, jobs_server::Jobs, order,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -32,7 +34,9 @@ impl Jobs for JobsService {
         check(&hello).map_err(status)?;
         auth::authorize(&peer, Action::Serve(&hello.node)).map_err(status)?;
         tracing::info!(node = %hello.node, version = %hello.version, "agent connected");
-        let (connection, mut orders) = self.0.hub().connect(hello);
+        let (connection, mut sent) = self.0.hub().connect(hello);
+        // A plan that is there already is news to this agent.
+        sent.plan.mark_changed();
         let (sender, receiver) = mpsc::channel(1);
         let coordinator = self.0.clone();
         tokio::spawn(async move {
@@ -40,10 +44,21 @@ impl Jobs for JobsService {
             let stopping = coordinator.stopping();
             loop {
                 tokio::select! {
-                    order = orders.recv() => {
+                    order = sent.orders.recv() => {
                         // No more orders: a later connection of the node has replaced this one.
                         let Some(order) = order else { break };
                         if sender.send(Ok(order)).await.is_err() {
+                            break;
+                        }
+                    }
+                    changed = sent.plan.changed() => {
+                        if changed.is_err() {
+                            break;
+                        }
+                        let plan = sent.plan.borrow_and_update().clone();
+                        if let Some(plan) = plan
+                            && sender.send(Ok(planned(plan))).await.is_err()
+                        {
                             break;
                         }
                     }
@@ -73,6 +88,13 @@ fn check(hello: &Hello) -> Result<(), Error> {
         return Err(Error::invalid("node name above 253 bytes"));
     }
     Ok(())
+}
+
+fn planned(plan: NodePlan) -> Order {
+    Order {
+        job: Default::default(),
+        body: Some(order::Body::Plan(plan)),
+    }
 }
 
 fn take(coordinator: &Coordinator, connection: &Connection, message: AgentMessage) {

@@ -1,5 +1,6 @@
 //! Round trips through the shipped binary, compared by oracles that are not our own code.
 
+mod cluster;
 mod full;
 mod golden;
 mod hostile;

@@ -45,6 +45,7 @@ impl Bench {
                 path: root,
                 eligible: Ok(()),
                 note: None,
+                shared: false,
             },
             options,
             directory,

@@ -1,6 +1,7 @@
 //! Orders, reports and what becomes of the jobs of lost agents.
 
 use super::*;
+use holdfast_proto::v1::PlannedVolume;
 use holdfast_proto::v1::{VolumeFacts, VolumeList};
 
 fn hello(node: &str, volumes: &[(&str, bool)]) -> Hello {
@@ -44,13 +45,13 @@ const JOB: JobId = JobId::from_bytes([7; 16]);
 fn an_order_reaches_the_agent_that_serves_the_volume_and_reports_come_back() {
     let hub = Hub::default();
     let (_a, mut none) = hub.connect(hello("a", &[("web", false)]));
-    let (b, mut orders) = hub.connect(hello("b", &[("web", true)]));
+    let (b, mut sent) = hub.connect(hello("b", &[("web", true)]));
     assert_eq!(hub.start(JOB, backup("web"), None, 5).unwrap().node, "b");
     assert!(matches!(
-        orders.try_recv().unwrap().body,
+        sent.orders.try_recv().unwrap().body,
         Some(order::Body::Backup(_))
     ));
-    assert!(none.try_recv().is_err());
+    assert!(none.orders.try_recv().is_err());
     let watch = hub.watch(&JOB).unwrap();
     hub.report(&b, report(JOB, JobState::Done), 9);
     assert_eq!(watch.borrow().ended_ns, 9);
@@ -132,14 +133,14 @@ fn another_agents_return_does_not_make_a_job_unheard_of() {
 #[test]
 fn the_table_of_jobs_is_bounded() {
     let hub = Hub::default();
-    let (a, mut orders) = hub.connect(hello("a", &[("web", true)]));
+    let (a, mut sent) = hub.connect(hello("a", &[("web", true)]));
     for n in 0..MAX_JOBS as u64 + 10 {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&n.to_le_bytes());
         hub.start(JobId::from_bytes(id), backup("web"), None, 0)
             .unwrap();
         hub.report(&a, report(JobId::from_bytes(id), JobState::Done), 1);
-        orders.try_recv().unwrap();
+        sent.orders.try_recv().unwrap();
     }
     assert_eq!(hub.jobs().len(), MAX_JOBS);
 }
@@ -186,4 +187,32 @@ fn a_volume_is_being_backed_up_until_its_job_has_ended() {
     assert!(hub.is_backing_up("web") && !hub.is_backing_up("db"));
     hub.report(&a, report(JOB, JobState::Failed), 2);
     assert!(!hub.is_backing_up("web"));
+}
+
+#[test]
+fn each_node_has_its_plan_and_hears_of_changes_alone() {
+    let planned = |name: &str| NodePlan {
+        volumes: vec![PlannedVolume {
+            directory: name.to_owned(),
+            ..PlannedVolume::default()
+        }],
+    };
+    let hub = Hub::default();
+    let (_a, mut a) = hub.connect(hello("a", &[]));
+    assert_eq!(*a.plan.borrow_and_update(), None, "no cluster, no plan");
+    hub.set_plans([("a".to_owned(), planned("x"))].into());
+    assert_eq!(*a.plan.borrow_and_update(), Some(planned("x")));
+    // A node without pods has nothing to read, which is a plan too.
+    let (_b, mut b) = hub.connect(hello("b", &[]));
+    assert_eq!(*b.plan.borrow_and_update(), Some(NodePlan::default()));
+    let plans = [("a", "x"), ("b", "y")];
+    hub.set_plans(
+        plans
+            .map(|(node, name)| (node.to_owned(), planned(name)))
+            .into(),
+    );
+    assert!(!a.plan.has_changed().unwrap());
+    assert_eq!(*b.plan.borrow_and_update(), Some(planned("y")));
+    hub.set_plans(BTreeMap::new());
+    assert_eq!(*a.plan.borrow_and_update(), Some(NodePlan::default()));
 }

@@ -1,0 +1,33 @@
+//! Keeps the picture of the cluster and sends agents their plans when it changes.
+
+use super::plan::plans;
+use super::world::{Update, World};
+use crate::Coordinator;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::mpsc::Receiver;
+
+/// What belongs together mostly comes together; a pod's end is to be known within two seconds.
+const DEBOUNCE: Duration = Duration::from_millis(250);
+
+/// Feeds the agents, until the watches or the coordinator end.
+pub fn start(coordinator: &Arc<Coordinator>, mut updates: Receiver<Update>) {
+    let clock = coordinator.clock().clone();
+    let coordinator: Weak<Coordinator> = Arc::downgrade(coordinator);
+    tokio::spawn(async move {
+        let mut world = World::default();
+        while let Some(update) = updates.recv().await {
+            let mut differs = world.take(update);
+            clock.sleep(DEBOUNCE).await;
+            while let Ok(update) = updates.try_recv() {
+                differs |= world.take(update);
+            }
+            let Some(coordinator) = coordinator.upgrade() else {
+                return;
+            };
+            if differs && world.is_whole() {
+                coordinator.hub().set_plans(plans(&mut world));
+            }
+        }
+    });
+}

@@ -1,0 +1,61 @@
+//! The cluster: what its API says is in use where, sent to each agent as its node's plan.
+//!
+//! One watch for each kind of object, whatever the number of nodes; of each object only what is needed is
+//! kept. Where the API cannot be reached, the agents go on by the plans they have.
+
+mod facts;
+mod feed;
+mod plan;
+mod watch;
+mod world;
+
+use crate::Coordinator;
+use crate::error::{Error, Result};
+use crate::settings::{KubernetesMode, KubernetesSettings};
+use kube::Client;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use std::sync::Arc;
+
+/// A client of the cluster's API; `None` where there is none and none is required.
+pub async fn client(settings: &KubernetesSettings) -> Result<Option<Client>> {
+    let required = match settings.mode {
+        KubernetesMode::Off => return Ok(None),
+        KubernetesMode::On => true,
+        KubernetesMode::Auto => settings.kubeconfig.is_some(),
+    };
+    let config = match &settings.kubeconfig {
+        Some(path) => {
+            let wrong = |error: KubeconfigError| unusable(&path.display().to_string(), &error);
+            let read = Kubeconfig::read_from(path).map_err(wrong)?;
+            let options = KubeConfigOptions::default();
+            let config = Config::from_custom_kubeconfig(read, &options).await;
+            config.map_err(wrong)?
+        }
+        None => match Config::incluster() {
+            Ok(config) => config,
+            Err(error) if required => return Err(unusable("the pod's service account", &error)),
+            Err(error) => {
+                tracing::info!(%error, "not in a cluster: volumes are what agents find");
+                return Ok(None);
+            }
+        },
+    };
+    let client = Client::try_from(config);
+    Ok(Some(
+        client.map_err(|error| unusable("its address", &error))?,
+    ))
+}
+
+fn unusable(what: &str, error: &dyn std::error::Error) -> Error {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    let said = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+    Error::invalid(format!(
+        "the cluster's API cannot be used with {what}: {said}"
+    ))
+}
+
+/// Watches the cluster and sends agents their plans, until the coordinator stops.
+pub fn start(coordinator: &Arc<Coordinator>, client: Client) {
+    let updates = watch::start(&client, &coordinator.stopping());
+    feed::start(coordinator, updates);
+}

@@ -1,0 +1,71 @@
+//! One watch for each kind of object. A watch lists in pages, then follows; where the server has forgotten
+//! its place (410 Gone) it lists again, and one that breaks begins again with growing pauses.
+
+use super::facts::{ClaimFacts, Facts, PodFacts, VolumeFacts, key};
+use super::world::{Change, Update};
+use futures::StreamExt;
+use holdfast_runtime::shutdown::Shutdown;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::fmt::Debug;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+/// News that wait to be taken in.
+const WAITING: usize = 1024;
+
+/// Watches all kinds; the news of them.
+pub fn start(client: &Client, stopping: &Shutdown) -> Receiver<Update> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    follow::<PodFacts>(client, stopping, sender.clone(), Update::Pods);
+    follow::<ClaimFacts>(client, stopping, sender.clone(), Update::Claims);
+    follow::<VolumeFacts>(client, stopping, sender, Update::Volumes);
+    receiver
+}
+
+fn follow<F>(
+    client: &Client,
+    stopping: &Shutdown,
+    news: Sender<Update>,
+    as_update: fn(Change<F>) -> Update,
+) where
+    F: Facts,
+    F::Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let api: Api<F::Object> = Api::all(client.clone());
+    let stopping = stopping.clone();
+    tokio::spawn(async move {
+        let kind = F::Object::plural(&());
+        let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+        let mut listed = HashMap::new();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                _ = stopping.requested() => return,
+            };
+            let change = match event {
+                None => return,
+                Some(Ok(Event::Init)) => {
+                    listed.clear();
+                    continue;
+                }
+                Some(Ok(Event::InitApply(object))) => {
+                    listed.insert(key(object.meta()), F::of(object));
+                    continue;
+                }
+                Some(Ok(Event::InitDone)) => Change::All(std::mem::take(&mut listed)),
+                Some(Ok(Event::Apply(object))) => Change::Put(key(object.meta()), F::of(object)),
+                Some(Ok(Event::Delete(object))) => Change::Gone(key(object.meta())),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, kind = &*kind, "the cluster's API cannot be watched; agents go on by their plans");
+                    continue;
+                }
+            };
+            if news.send(as_update(change)).await.is_err() {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,485 @@
+//! A small API server of a cluster: objects that are listed in pages, watched with bookmarks, forgotten
+//! (410 Gone), made, replaced under their version, patched, applied, deleted behind finalizers. It counts
+//! what it is asked, and can be away.
+
+mod path;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use path::Target;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Between bookmarks.
+const BOOKMARKS: Duration = Duration::from_secs(2);
+/// Changes that a watch can still be told of.
+const REMEMBERED: usize = 1000;
+
+/// The server; away for good when dropped.
+pub struct Api {
+    shared: Arc<Shared>,
+    port: u16,
+    #[allow(dead_code)] // the server lives as long
+    runtime: Runtime,
+}
+
+struct Shared {
+    state: Mutex<Cluster>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Cluster {
+    version: u64,
+    /// By group, version and plural; then by namespace and name.
+    objects: BTreeMap<String, BTreeMap<(String, String), Value>>,
+    log: VecDeque<Event>,
+    /// What is older than this cannot be watched from.
+    forgotten: u64,
+    away: bool,
+    calls: BTreeMap<String, u64>,
+}
+
+#[derive(Clone)]
+struct Event {
+    version: u64,
+    kind: String,
+    namespace: String,
+    what: &'static str,
+    object: Value,
+}
+
+impl Api {
+    /// An empty cluster on a free port.
+    ///
+    /// # Panics
+    /// Where it cannot be served.
+    #[allow(clippy::new_without_default, reason = "it starts a server")]
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            version: watch::Sender::new(0),
+        });
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"));
+        let listener = listener.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let router = Router::new().fallback(answer).with_state(shared.clone());
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self {
+            shared,
+            port,
+            runtime,
+        }
+    }
+
+    /// Writes a kubeconfig that leads here.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn kubeconfig(&self, file: &Path) {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+             clusters: [{{name: test, cluster: {{server: 'http://127.0.0.1:{}'}}}}]\n\
+             contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\
+             users: [{{name: test, user: {{}}}}]\n",
+            self.port
+        );
+        std::fs::write(file, text).expect("a file");
+    }
+
+    /// Makes an object, or replaces it, as somebody else would. `kind` is such as `v1/pods`.
+    pub fn put(&self, kind: &str, object: Value) {
+        self.change(|cluster| {
+            cluster.put(kind, object);
+        });
+    }
+
+    /// Makes every object of a recorded list.
+    ///
+    /// # Panics
+    /// Where it is no list.
+    pub fn put_list(&self, kind: &str, list: &str) {
+        let list: Value = serde_json::from_str(list).expect("JSON");
+        for object in list["items"].as_array().expect("a list") {
+            self.put(kind, object.clone());
+        }
+    }
+
+    /// Deletes an object at once, whatever its finalizers.
+    pub fn delete(&self, kind: &str, namespace: &str, name: &str) {
+        self.change(|cluster| {
+            cluster.remove(kind, &(namespace.to_owned(), name.to_owned()));
+        });
+    }
+
+    /// An object as it is now.
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let cluster = self.lock();
+        let key = (namespace.to_owned(), name.to_owned());
+        cluster.objects.get(kind)?.get(&key).cloned()
+    }
+
+    /// Forgets what happened so far: whoever watches from there must list again.
+    pub fn forget(&self) {
+        self.change(|cluster| {
+            cluster.log.clear();
+            cluster.version += 1;
+            cluster.forgotten = cluster.version;
+        });
+    }
+
+    /// Goes away, or comes back. Running watches end.
+    pub fn set_away(&self, away: bool) {
+        self.change(|cluster| cluster.away = away);
+    }
+
+    /// How often it was asked for each verb and kind, such as `list v1/pods`.
+    pub fn calls(&self) -> BTreeMap<String, u64> {
+        self.lock().calls.clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Cluster)) {
+        let mut cluster = self.lock();
+        change(&mut cluster);
+        self.shared.version.send_modify(|version| *version += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cluster> {
+        self.shared.lock()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Cluster> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cluster {
+    fn put(&mut self, kind: &str, mut object: Value) -> Value {
+        self.version += 1;
+        let meta = &mut object["metadata"];
+        meta["resourceVersion"] = json!(self.version.to_string());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let key = (text(&meta["namespace"]), text(&meta["name"]));
+        if meta["uid"].is_null() {
+            meta["uid"] = json!(format!("uid-{}-{}", key.1, self.version));
+        }
+        if meta["creationTimestamp"].is_null() {
+            meta["creationTimestamp"] = json!("2026-11-21T02:00:00Z");
+        }
+        let objects = self.objects.entry(kind.to_owned()).or_default();
+        let known = objects.insert(key.clone(), object.clone()).is_some();
+        let what = if known { "MODIFIED" } else { "ADDED" };
+        self.record(kind, key.0, what, object.clone());
+        object
+    }
+
+    fn remove(&mut self, kind: &str, key: &(String, String)) -> Option<Value> {
+        let mut object = self.objects.get_mut(kind)?.remove(key)?;
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.record(kind, key.0.clone(), "DELETED", object.clone());
+        Some(object)
+    }
+
+    fn record(&mut self, kind: &str, namespace: String, what: &'static str, object: Value) {
+        let (version, kind) = (self.version, kind.to_owned());
+        self.log.push_back(Event {
+            version,
+            kind,
+            namespace,
+            what,
+            object,
+        });
+        if self.log.len() > REMEMBERED {
+            self.forgotten = self.log.pop_front().map_or(0, |event| event.version);
+        }
+    }
+}
+
+type Words = HashMap<String, String>;
+
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    Query(query): Query<Words>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let Some(target) = Target::of(uri.path()) else {
+        return status(404, "NotFound", uri.path());
+    };
+    let watches = query
+        .get("watch")
+        .is_some_and(|word| word != "false" && word != "0");
+    let verb = match (&method, &target.name, watches) {
+        (&Method::GET, None, true) => "watch",
+        (&Method::GET, None, false) => "list",
+        (&Method::GET, Some(_), _) => "get",
+        (&Method::POST, ..) => "create",
+        (&Method::PUT, ..) => "update",
+        (&Method::PATCH, ..) => "patch",
+        _ => "delete",
+    };
+    {
+        let mut cluster = shared.lock();
+        *cluster
+            .calls
+            .entry(format!("{verb} {}", target.kind))
+            .or_default() += 1;
+        if cluster.away {
+            return status(503, "ServiceUnavailable", "away");
+        }
+    }
+    if verb == "watch" {
+        return watched(shared, target, &query);
+    }
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let applies = headers
+        .get("content-type")
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
+    let mut cluster = shared.lock();
+    let before = cluster.version;
+    let answer = match verb {
+        "list" => listed(&cluster, &target, &query),
+        "get" => match cluster.find(&target) {
+            Some(object) => reply(200, &object),
+            None => status(404, "NotFound", uri.path()),
+        },
+        "create" => cluster.create(&target, body),
+        "update" => cluster.update(&target, body),
+        "patch" => cluster.patch(&target, &body, applies),
+        _ => cluster.delete(&target),
+    };
+    let changed = cluster.version != before;
+    drop(cluster);
+    if changed {
+        shared.version.send_modify(|version| *version += 1);
+    }
+    answer
+}
+
+fn listed(cluster: &Cluster, target: &Target, query: &Words) -> Response {
+    let limit = query.get("limit").and_then(|limit| limit.parse().ok());
+    let after: usize = query
+        .get("continue")
+        .and_then(|after| after.parse().ok())
+        .unwrap_or(0);
+    let empty = BTreeMap::new();
+    let objects = cluster.objects.get(&target.kind).unwrap_or(&empty);
+    let wanted: Vec<&Value> = objects
+        .iter()
+        .filter(|((namespace, _), _)| target.holds(namespace))
+        .map(|(_, object)| object)
+        .collect();
+    let end = wanted
+        .len()
+        .min(after + limit.unwrap_or(usize::MAX - after));
+    let mut meta = json!({"resourceVersion": cluster.version.to_string()});
+    if end < wanted.len() {
+        meta["continue"] = json!(end.to_string());
+    }
+    let list = json!({
+        "kind": "List",
+        "apiVersion": target.api_version(),
+        "metadata": meta,
+        "items": wanted[after.min(end)..end],
+    });
+    reply(200, &list)
+}
+
+fn watched(shared: Arc<Shared>, target: Target, query: &Words) -> Response {
+    let from = query.get("resourceVersion").and_then(|v| v.parse().ok());
+    let mut seen: u64 = from.unwrap_or(0);
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(16);
+    let mut news = shared.version.subscribe();
+    tokio::spawn(async move {
+        loop {
+            let mut lines = Vec::new();
+            let version = {
+                let cluster = shared.lock();
+                if cluster.away {
+                    return;
+                }
+                if seen < cluster.forgotten {
+                    let gone = json!({
+                        "kind": "Status", "apiVersion": "v1", "status": "Failure",
+                        "reason": "Expired", "code": 410, "message": "too old resource version",
+                    });
+                    lines.push(json!({"type": "ERROR", "object": gone}));
+                } else {
+                    let events = cluster.log.iter().filter(|event| {
+                        event.version > seen
+                            && event.kind == target.kind
+                            && target.holds(&event.namespace)
+                    });
+                    lines.extend(
+                        events.map(|event| json!({"type": event.what, "object": event.object})),
+                    );
+                }
+                cluster.version
+            };
+            seen = seen.max(version);
+            let expired = lines.iter().any(|line| line["type"] == "ERROR");
+            for line in lines {
+                if sender.send(Ok(format!("{line}\n").into())).await.is_err() {
+                    return;
+                }
+            }
+            if expired {
+                return;
+            }
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { return },
+                () = sender.closed() => return,
+                () = tokio::time::sleep(BOOKMARKS) => {
+                    let bookmark = json!({
+                        "type": "BOOKMARK",
+                        "object": {
+                            "kind": target.object_kind(), "apiVersion": target.api_version(),
+                            "metadata": {"resourceVersion": seen.to_string()},
+                        },
+                    });
+                    if sender.send(Ok(format!("{bookmark}\n").into())).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    Body::from_stream(ReceiverStream::new(receiver)).into_response()
+}
+
+impl Cluster {
+    fn find(&self, target: &Target) -> Option<Value> {
+        self.objects.get(&target.kind)?.get(&target.key()).cloned()
+    }
+
+    fn create(&mut self, target: &Target, mut object: Value) -> Response {
+        if let Some(prefix) = object["metadata"]["generateName"].as_str()
+            && object["metadata"]["name"].is_null()
+        {
+            object["metadata"]["name"] = json!(format!("{prefix}{}", self.version));
+        }
+        if let Some(namespace) = &target.namespace {
+            object["metadata"]["namespace"] = json!(namespace);
+        }
+        let named = Target {
+            name: object["metadata"]["name"].as_str().map(str::to_owned),
+            ..target.clone()
+        };
+        if self.find(&named).is_some() {
+            return status(409, "AlreadyExists", "it exists");
+        }
+        reply(201, &self.put(&target.kind, object))
+    }
+
+    fn update(&mut self, target: &Target, object: Value) -> Response {
+        let Some(known) = self.find(target) else {
+            return status(404, "NotFound", "no such object");
+        };
+        let version = &object["metadata"]["resourceVersion"];
+        if !version.is_null() && *version != known["metadata"]["resourceVersion"] {
+            return status(409, "Conflict", "the object has been modified");
+        }
+        let object = target.within(&known, object);
+        self.settle(target, object)
+    }
+
+    fn patch(&mut self, target: &Target, patch: &Value, applies: bool) -> Response {
+        let known = match self.find(target) {
+            Some(known) => known,
+            None if applies => json!({}),
+            None => return status(404, "NotFound", "no such object"),
+        };
+        let version = &patch["metadata"]["resourceVersion"];
+        if !version.is_null() && *version != known["metadata"]["resourceVersion"] {
+            return status(409, "Conflict", "the object has been modified");
+        }
+        let mut object = known.clone();
+        merge(&mut object, patch);
+        let object = target.within(&known, object);
+        if object == known {
+            return reply(200, &known);
+        }
+        self.settle(target, object)
+    }
+
+    fn delete(&mut self, target: &Target) -> Response {
+        let Some(mut object) = self.find(target) else {
+            return status(404, "NotFound", "no such object");
+        };
+        let meta = &mut object["metadata"];
+        if meta["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
+        {
+            meta["deletionTimestamp"] = json!("2026-11-21T03:00:00Z");
+            return reply(200, &self.put(&target.kind, object));
+        }
+        self.remove(&target.kind, &target.key());
+        reply(200, &object)
+    }
+
+    /// Keeps an object, or lets go of one whose last finalizer went.
+    fn settle(&mut self, target: &Target, object: Value) -> Response {
+        let meta = &object["metadata"];
+        let held = meta["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty());
+        if !meta["deletionTimestamp"].is_null() && !held {
+            self.remove(&target.kind, &target.key());
+            return reply(200, &object);
+        }
+        reply(200, &self.put(&target.kind, object))
+    }
+}
+
+/// RFC 7386.
+fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    for (name, value) in fields {
+        if value.is_null() {
+            object.as_object_mut().map(|object| object.remove(name));
+        } else {
+            merge(&mut object[name], value);
+        }
+    }
+}
+
+fn reply(code: u16, object: &Value) -> Response {
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = [("content-type", "application/json")];
+    (code, json, object.to_string()).into_response()
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Response {
+    let object = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "reason": reason, "code": code, "message": message,
+    });
+    reply(code, &object)
+}
