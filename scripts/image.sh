@@ -1,20 +1,40 @@
 #!/usr/bin/env bash
-# Builds the image with all three binaries, static, on an empty base. Needs docker or podman.
+# Builds the image with all three binaries, static, on an empty base: the same sources, compiler and certification
+# authorities give the same image. Leaves it in target/image, with the list of what it is made of; loads it where
+# there is docker or podman.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-engine=$(command -v docker || command -v podman || true)
-[ -n "$engine" ] || { echo "image: neither docker nor podman is installed" >&2; exit 1; }
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 target=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target" --bin holdfast --bin holdfast-agent --bin holdfast-coordinator
-context=$(mktemp -d)
-trap 'rm -rf "$context"' EXIT
-cp "target/$target/release/"{holdfast,holdfast-agent,holdfast-coordinator} "$context/"
-strip "$context"/holdfast*
-cp deploy/Dockerfile LICENSE "$context/"
+out=target/image
+root=$out/root
+revision=$(git rev-parse HEAD 2>/dev/null || true)
+# The time of the sources is the only time in the image.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+export SOURCE_DATE_EPOCH
+
+# Where the sources and the crates lie is nobody's business, and must not make binaries differ.
+remap="--remap-path-prefix=$PWD=/holdfast --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+CARGO_INCREMENTAL=0 RUSTFLAGS="-C target-feature=+crt-static $remap" \
+  cargo build --release --locked --target "$target" --bin holdfast --bin holdfast-agent --bin holdfast-coordinator
+
+rm -rf "$root"
+mkdir -p "$root/usr/bin" "$root/etc/ssl/certs"
+cp "target/$target/release/"{holdfast,holdfast-agent,holdfast-coordinator} "$root/usr/bin/"
+strip "$root/usr/bin/"*
+cp LICENSE "$root/"
 # An empty base has no certification authorities: those of this machine, for stores behind TLS.
 bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
 [ -s "$bundle" ] || { echo "image: $bundle is missing: install ca-certificates or set SSL_CERT_FILE" >&2; exit 1; }
-cp "$bundle" "$context/ca-certificates.crt"
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
-"$engine" build -t "holdfast:$version" --label "org.opencontainers.image.version=$version" "$context"
-echo "built holdfast:$version"
+cp "$bundle" "$root/etc/ssl/certs/ca-certificates.crt"
+scripts/sbom.py "$target" "$root/sbom.json"
+cp "$root/sbom.json" "$out/holdfast-$version.sbom.json"
+
+archive=$out/holdfast-$version.tar
+REVISION=$revision TARGET_ARCH=${target%%-*} scripts/image.py "$root" "$version" "$archive"
+engine=$(command -v docker || command -v podman || true)
+if [ -n "$engine" ]; then
+  "$engine" load --input "$archive"
+else
+  echo "image: neither docker nor podman is installed: load $archive where one is" >&2
+fi
