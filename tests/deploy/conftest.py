@@ -1,4 +1,4 @@
-"""Makes the modules of this directory importable; says plainly when a tool is missing."""
+"""Makes the modules of this directory importable; says plainly when helm is missing."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import chart  # noqa: E402
 
 
-@pytest.fixture(scope="session", autouse=True)
-def tools(request):
-    if not chart.helm_path() and any("chart" in item.nodeid for item in request.session.items):
+def pytest_sessionstart():
+    if not chart.helm_path():
         pytest.exit("helm is not installed: run scripts/test-deps.sh", returncode=1)

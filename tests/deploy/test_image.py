@@ -118,6 +118,54 @@ def chart_options(seccomp):
     return options
 
 
+class Node:
+    """A coordinator, and an agent that serves one directory, with the chart's privileges."""
+
+    def __init__(self, containers, tmp_path):
+        if os.geteuid() != 0:
+            pytest.skip("needs root, to make files of other owners")
+        self.containers, self.dir = containers, tmp_path
+        for name in ("repository", "keys", "coordinator", "agent"):
+            (tmp_path / name).mkdir(mode=0o700)
+        for name in ("repository", "keys", "coordinator"):
+            os.chown(tmp_path / name, 65532, 65532)
+        mounts = [o for name in ("repository", "keys", "coordinator") for o in ("--volume", f"{tmp_path / name}:/{name}")]
+        self.confined = ["--user", "65532:65532", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+        variables = {"REPOSITORY_URL": "/repository/r", "REPOSITORY_KEY_FILE": "/keys/key", "STATE_DIR": "/coordinator"}
+        options = ["--network", "none", *self.confined, *mounts]
+        containers.once("holdfast", "init", "--repo=/repository/r", "--key-file=/keys/key", "--state-dir=/coordinator", options=options)
+        options += [o for name, value in variables.items() for o in ("--env", f"HOLDFAST_{name}={value}")]
+        containers.once("holdfast-coordinator", "rebuild", options=options)
+        self.coordinator = containers.start("holdfast-coordinator", options=options)
+        # One loopback for all: plaintext goes no further.
+        self.beside = ["--network", f"container:{self.coordinator}"]
+
+    def serve(self, volume, options, mount):
+        self.agent = self.containers.start("holdfast-agent", options=[
+            *self.beside, *options, "--volume", mount, "--volume", f"{self.dir / 'agent'}:/state",
+            "--env", "HOLDFAST_COORDINATOR_URL=http://127.0.0.1:7270", "--env", "HOLDFAST_STATE_DIR=/state",
+            "--env", f"HOLDFAST_VOLUMES_PATHS=web={volume}", "--env", "HOLDFAST_AGENT_NODE=node-1"])
+        self.until("the agent does not serve the volume", lambda out: '"agent": "node-1"' in out)
+
+    def holdfast(self, *args, check=True):
+        return self.containers.once("holdfast", *args, "--coordinator", "http://127.0.0.1:7270",
+                                    options=[*self.beside, *self.confined], check=check)
+
+    def until(self, what, done):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            answer = self.holdfast("volumes", "-o", "json", check=False)
+            if answer.returncode == 0 and done(answer.stdout):
+                return
+            time.sleep(0.2)
+        pytest.fail(f"{what}: {answer.stdout}{self.containers.logs(self.coordinator)}{self.containers.logs(self.agent)}")
+
+    def watches(self):
+        """Kinds of the descriptors that the agent has, as the host sees them."""
+        pid = run(self.containers.engine, "inspect", "--format", "{{.State.Pid}}", self.agent).stdout.strip()
+        return " ".join(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+
+
 # Profile, a capability that is taken away, what changes come through, and how a backup ends: 3 is "stored, but incomplete".
 @pytest.mark.parametrize("seccomp, without, journal, ends", [
     ("Localhost", None, "[fanotify]", 0),
@@ -125,8 +173,7 @@ def chart_options(seccomp):
     ("Localhost", "DAC_READ_SEARCH", None, 3),
 ])
 def test_agent_reads_what_others_own(containers, tmp_path, seccomp, without, journal, ends):
-    if os.geteuid() != 0:
-        pytest.skip("needs root, to make files of other owners")
+    node = Node(containers, tmp_path)
     volume = tmp_path / "volume"
     (volume / "closed").mkdir(parents=True)
     secret = volume / "closed/secret"
@@ -134,60 +181,42 @@ def test_agent_reads_what_others_own(containers, tmp_path, seccomp, without, jou
     for path, mode in ((secret, 0o600), (volume / "closed", 0o700), (volume, 0o755)):
         path.chmod(mode)
         os.chown(path, 1000, 1000)
-    for name in ("repository", "keys", "coordinator", "agent"):
-        (tmp_path / name).mkdir(mode=0o700)
-    for name in ("repository", "keys", "coordinator"):
-        os.chown(tmp_path / name, 65532, 65532)
-
-    mounts = [o for name in ("repository", "keys", "coordinator") for o in ("--volume", f"{tmp_path / name}:/{name}")]
-    confined = ["--user", "65532:65532", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    variables = {"REPOSITORY_URL": "/repository/r", "REPOSITORY_KEY_FILE": "/keys/key", "STATE_DIR": "/coordinator"}
-    variables = [o for name, value in variables.items() for o in ("--env", f"HOLDFAST_{name}={value}")]
-    of_coordinator = ["--network", "none", *confined, *mounts]
-    containers.once("holdfast", "init", "--repo=/repository/r", "--key-file=/keys/key", "--state-dir=/coordinator", options=of_coordinator)
-    containers.once("holdfast-coordinator", "rebuild", options=[*of_coordinator, *variables])
-    coordinator = containers.start("holdfast-coordinator", options=[*of_coordinator, *variables])
-
-    # One loopback for all: plaintext goes no further.
-    beside = ["--network", f"container:{coordinator}"]
     options = chart_options(seccomp)
     if without:
         at = options.index(without)
         del options[at - 1:at + 1]
-    agent = containers.start("holdfast-agent", options=[
-        *beside, *options, "--volume", f"{volume}:{volume}:ro", "--volume", f"{tmp_path / 'agent'}:/state",
-        "--env", "HOLDFAST_COORDINATOR_URL=http://127.0.0.1:7270", "--env", "HOLDFAST_STATE_DIR=/state",
-        "--env", f"HOLDFAST_VOLUMES_PATHS=web={volume}", "--env", "HOLDFAST_AGENT_NODE=node-1"])
+    node.serve(volume, options, f"{volume}:{volume}:ro")
 
-    def holdfast(*args, check=True):
-        return containers.once("holdfast", *args, "--coordinator", "http://127.0.0.1:7270", options=[*beside, *confined], check=check)
-
-    def until(what, done):
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            answer = holdfast("volumes", "-o", "json", check=False)
-            if answer.returncode == 0 and done(answer.stdout):
-                return
-            time.sleep(0.2)
-        pytest.fail(f"{what}: {answer.stdout}{containers.logs(coordinator)}{containers.logs(agent)}")
-
-    until("the agent does not serve the volume", lambda out: '"web"' in out)
-    backup = holdfast("backup", "web", check=False)
-    assert backup.returncode == ends, backup.stdout + backup.stderr + containers.logs(agent)
+    backup = node.holdfast("backup", "web", check=False)
+    assert backup.returncode == ends, backup.stdout + backup.stderr + containers.logs(node.agent)
     if ends == 0:
-        assert holdfast("cat", "web@latest:/closed/secret").stdout == "of another owner\n"
-        until("the journal is not trusted", lambda out: '"journal": "trusted"' in out)
-        assert journal in watches(containers, agent)
+        assert node.holdfast("cat", "web@latest:/closed/secret").stdout == "of another owner\n"
+        node.until("the journal is not trusted", lambda out: '"journal": "trusted"' in out)
+        assert journal in node.watches()
         # A deletion and a change, learnt from the kernel: no walk.
         secret.unlink()
         (volume / "closed/later").write_text("later\n")
-        assert holdfast("backup", "web").returncode == 0
-        assert "secret" not in holdfast("ls", "-R", "web@latest").stdout
-        assert holdfast("cat", "web@latest:/closed/later").stdout == "later\n"
-        assert '"walk":"no"' in containers.logs(agent).splitlines()[-1]
+        assert node.holdfast("backup", "web").returncode == 0
+        assert "secret" not in node.holdfast("ls", "-R", "web@latest").stdout
+        assert node.holdfast("cat", "web@latest:/closed/later").stdout == "later\n"
+        assert '"walk":"no"' in containers.logs(node.agent).splitlines()[-1]
 
 
-def watches(containers, container):
-    """Kinds of the descriptors that the container's process has, as the host sees them."""
-    pid = run(containers.engine, "inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
-    return " ".join(os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+def test_a_volume_that_is_mounted_later_is_seen(containers, tmp_path):
+    """HostToContainer, as an engine spells it, is rslave."""
+    node = Node(containers, tmp_path)
+    pods = tmp_path / "pods"
+    late = pods / "late"
+    late.mkdir(parents=True)
+    if run("mount", "--bind", pods, pods, check=False).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        run("mount", "--make-shared", pods)
+        node.serve(late, chart_options("RuntimeDefault"), f"{pods}:{pods}:ro,rslave")
+        run("mount", "-t", "tmpfs", "tmpfs", late)
+        (late / "file").write_text("on the mounted volume\n")
+        node.holdfast("backup", "web")
+        assert node.holdfast("cat", "web@latest:/file").stdout == "on the mounted volume\n"
+    finally:
+        containers.remove()
+        run("umount", "--recursive", pods)
