@@ -55,6 +55,24 @@ pub struct Global {
         help_heading = "Where"
     )]
     pub coordinator: Option<String>,
+    /// File of the authorities to trust with https, PEM
+    #[arg(
+        long,
+        env = "HOLDFAST_CA_FILE",
+        global = true,
+        value_name = "FILE",
+        help_heading = "Where"
+    )]
+    pub ca_file: Option<PathBuf>,
+    /// Files of a certificate chain and its key, PEM, where the coordinator asks for them
+    #[arg(
+        long,
+        env = "HOLDFAST_CLIENT_CERT",
+        global = true,
+        value_name = "CHAIN,KEY",
+        help_heading = "Where"
+    )]
+    pub client_cert: Option<String>,
     /// Key file of the repository
     #[arg(
         long,
@@ -111,7 +129,7 @@ pub enum Format {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Create a repository and its key file
-    Init,
+    Init(Init),
     /// Serve coordinator and agent on this host
     Up(Up),
     /// Make a snapshot of a directory (--repo), or of volumes that agents serve (--coordinator)
@@ -152,6 +170,13 @@ pub enum Command {
         /// Shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Args, Debug)]
+pub struct Init {
+    /// Do nothing where there is a repository already
+    #[arg(long)]
+    pub if_missing: bool,
 }
 
 #[derive(Args, Debug)]

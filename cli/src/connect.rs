@@ -4,8 +4,9 @@
 //! that sees agent and coordinator.
 
 use crate::args::Global;
+use crate::create::create_repository;
 use crate::failure::{Exit, Failure, Outcome, chain};
-use crate::places::{check_home, refuse_key_of_another};
+use crate::places::check_home;
 pub use crate::places::{default_socket, key_file, private_dir, read_passphrase, state_of};
 use crate::progress::Progress;
 use crate::reach::reach;
@@ -14,23 +15,24 @@ use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
 use holdfast_coordinator::repo::claim::Waiting;
 use holdfast_coordinator::repo::rebuild::{rebuild, rebuild_and_index};
 use holdfast_coordinator::repo::reconcile::{ObjectProblem, Step, reconcile_to_read};
-use holdfast_coordinator::repo::{CreateOptions, Repository, Store, StoreOptions, StoreUrl, kek};
+use holdfast_coordinator::repo::{Repository, Store, StoreOptions, StoreUrl, kek};
 use holdfast_coordinator::settings::{Agents, host_name};
 pub use holdfast_coordinator::transport;
 use holdfast_coordinator::{
     ContinuousRule, Coordinator, CoordinatorSettings, Error, VolumePattern,
 };
-use holdfast_format::id::{CatalogId, RepositoryId};
+use holdfast_format::id::CatalogId;
 use holdfast_format::keys::Kek;
 use holdfast_format::repository::RepositoryConfig;
 use holdfast_runtime::clock::{Clock, SystemClock};
+use holdfast_runtime::tls::ClientTls;
 use hyper_util::rt::TokioIo;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 /// Bytes in flight on the in-process pipe, each way.
 const PIPE_BYTES: usize = 1 << 20;
@@ -86,10 +88,12 @@ pub async fn open_with(
         (Some(_), Some(_)) => Err(Failure::usage(
             "both --repo and --coordinator are given (or set in the environment): choose one",
         )),
-        (Some(url), None) => remote(url).await,
+        (Some(url), None) => remote(global, url).await,
         (None, Some(url)) => embedded(global, url, access, continuous).await,
         (None, None) => match default_socket() {
-            Some(socket) if socket.exists() => remote(&format!("unix:{}", socket.display())).await,
+            Some(socket) if socket.exists() => {
+                remote(global, &format!("unix:{}", socket.display())).await
+            }
             _ => Err(Failure::usage(
                 "say where: --repo URL (or HOLDFAST_REPO), or --coordinator URL (or HOLDFAST_COORDINATOR)",
             )),
@@ -97,17 +101,41 @@ pub async fn open_with(
     }
 }
 
-async fn remote(url: &str) -> Outcome<Connected> {
+async fn remote(global: &Global, url: &str) -> Outcome<Connected> {
     reach(url).await?;
-    let tls = url
-        .starts_with("https:")
-        .then(|| tonic::transport::ClientTlsConfig::new().with_enabled_roots());
+    let tls = match url.starts_with("https:") {
+        true => Some(client_tls(global)?),
+        false => None,
+    };
     let client = Client::connect_lazy(url, tls).map_err(|e| Failure::usage(chain(&e)))?;
     Ok(Connected {
         channel: client.channel(),
         agent_state: None,
         coordinator: None,
     })
+}
+
+/// Whom to trust, and who this is: by the files that were named.
+fn client_tls(global: &Global) -> Outcome<ClientTlsConfig> {
+    let authorities = global.ca_file.clone().ok_or_else(|| {
+        Failure::usage(
+            "https needs the authorities to trust: --ca-file FILE (or HOLDFAST_CA_FILE), such as \
+             ca.crt of the coordinator's certificate",
+        )
+    })?;
+    let identity = match &global.client_cert {
+        None => None,
+        Some(files) => match files.split_once(',') {
+            Some((chain, key)) => Some((PathBuf::from(chain), PathBuf::from(key))),
+            None => return Err(Failure::usage("--client-cert takes two files: CHAIN,KEY")),
+        },
+    };
+    let tls = ClientTls {
+        authorities,
+        server_name: None,
+        identity,
+    };
+    tls.load().map_err(|error| Failure::usage(chain(&error)))
 }
 
 async fn embedded(
@@ -284,104 +312,6 @@ pub async fn read_key(global: &Global, store: &Store, config: &RepositoryConfig)
             .push_str("; or give its passphrase, with --passphrase-file");
     }
     Err(wrong)
-}
-
-/// Makes a repository and its key file; the key is on disk before anything is in the store. Where a
-/// passphrase is named, it opens the repository too. What fails leaves nothing behind.
-pub async fn create_repository(global: &Global, url: &str) -> Outcome<(Repository, PathBuf)> {
-    // The key file is made whatever else opens the repository.
-    check_home(&Global {
-        passphrase_file: None,
-        ..global.clone()
-    })?;
-    let passphrase = global.passphrase_file.as_deref().map(read_passphrase);
-    let passphrase = passphrase.transpose()?;
-    let made = match StoreUrl::parse(url) {
-        Ok(StoreUrl::Directory(dir)) if !dir.exists() => Some(dir),
-        _ => None,
-    };
-    let created = create_in(global, url, passphrase.as_deref()).await;
-    if let (Err(_), Some(dir)) = (&created, made) {
-        // Only where it is empty.
-        let _ = std::fs::remove_dir(dir);
-    }
-    created
-}
-
-async fn create_in(
-    global: &Global,
-    url: &str,
-    passphrase: Option<&str>,
-) -> Outcome<(Repository, PathBuf)> {
-    let store =
-        Store::open_or_create(url, &StoreOptions::default()).map_err(|e| failure(e.into()))?;
-    match Repository::find(&store).await {
-        Ok(found) => {
-            return Err(Failure::with(
-                Exit::Refused,
-                format!("{url} already holds repository {}", found.id),
-            ));
-        }
-        Err(error) => {
-            let failure = failure(error.into());
-            if failure.exit != Exit::NoRepository {
-                return Err(failure);
-            }
-        }
-    }
-    let id = RepositoryId::from_bytes(kek::random().map_err(|e| failure(e.into()))?);
-    let path = key_file(global, id);
-    let is_old = path.exists();
-    let key: Kek = if is_old {
-        refuse_key_of_another(&path)?;
-        kek::read_key_file(&path).map_err(|e| failure(e.into()))?
-    } else {
-        let key = kek::generate().map_err(|e| failure(e.into()))?;
-        kek::create_key_file(&path, &id, &key).map_err(|e| failure(e.into()))?;
-        key
-    };
-    let options = CreateOptions {
-        id,
-        created_ns: SystemClock::new().now_ns(),
-        profile: None,
-        inline_limit: None,
-    };
-    let repository = match Repository::create(store.clone(), key, &options).await {
-        Ok(repository) => repository,
-        Err(error) => {
-            let absent = Repository::find(&store)
-                .await
-                .map_err(|e| failure(e.into()));
-            // A reply that was lost may hide a repository, whose only key this is.
-            if !is_old && absent.is_err_and(|e| e.exit == Exit::NoRepository) {
-                let _ = std::fs::remove_file(&path);
-            }
-            return Err(failure(error.into()));
-        }
-    };
-    // Said with --quiet too: without it nobody knows what to keep.
-    eprintln!("the key of repository {id} is {}", path.display());
-    if let Some(passphrase) = passphrase {
-        let key = kek::read_key_file(&path).map_err(|e| failure(e.into()))?;
-        let hash = holdfast_format::keyslot::PassphraseHash::DEFAULT;
-        kek::add_passphrase(&store, repository.config(), &key, passphrase, hash)
-            .await
-            .map_err(|e| failure(e.into()))?;
-    }
-    if !global.quiet {
-        let at = repository.store().url_redacted();
-        eprintln!("created it at {at}");
-        if passphrase.is_some() {
-            eprintln!("  WITHOUT THIS FILE OR THE PASSPHRASE NOBODY CAN READ THE BACKUPS.");
-        } else {
-            eprintln!(
-                "  WITHOUT THIS FILE NOBODY CAN READ THE BACKUPS. Keep a copy in another place,"
-            );
-            eprintln!("  or add a passphrase:");
-            eprintln!("  holdfast key add-passphrase --new-passphrase-file FILE --repo {at}");
-        }
-    }
-    Ok((repository, path))
 }
 
 /// A channel to a coordinator in this process: pipes in memory, no port.

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod connect;
 mod content;
+mod create;
 mod failure;
 mod gaps;
 mod output;

@@ -77,7 +77,7 @@ fn settle(mut cli: Cli, typed: Typed) -> Outcome<Cli> {
         }
     }
     // `init` writes the key to the one and lets the other open it too.
-    if !matches!(cli.command, Command::Init) {
+    if !matches!(cli.command, Command::Init(_)) {
         prefer(
             (&mut global.key_file, typed.key_file),
             (&mut global.passphrase_file, typed.passphrase_file),
@@ -94,7 +94,7 @@ fn settle(mut cli: Cli, typed: Typed) -> Outcome<Cli> {
 /// The verb, where it works on a repository itself.
 fn of_repositories(command: &Command) -> Option<&'static str> {
     match command {
-        Command::Init => Some("init"),
+        Command::Init(_) => Some("init"),
         Command::Up(_) => Some("up"),
         Command::Key(_) => Some("key"),
         Command::Rebuild => Some("rebuild"),

@@ -4,6 +4,7 @@
 //! sessions and streams, makes open packs durable and gives the claim back within the grace.
 
 use crate::Coordinator;
+use crate::catalog::{Catalog, CatalogError, Mode};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::kube;
 use crate::repo::claim::host_identity;
@@ -13,6 +14,7 @@ use crate::service::transport;
 use crate::settings::{Agents, CoordinatorSettings, ServerSettings};
 use holdfast_format::id::CatalogId;
 use holdfast_format::keys::Kek;
+use holdfast_format::names;
 use holdfast_runtime::clock::{Clock, SystemClock};
 use holdfast_runtime::exit::Exit;
 use holdfast_runtime::http;
@@ -167,6 +169,7 @@ async fn open(
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<Coordinator>> {
     let repository = repository(settings, Some(metrics.clone())).await?;
+    make_first_catalog(settings, &repository, clock.now_ns()).await?;
     let settings = CoordinatorSettings {
         state_dir: settings.state_dir.clone(),
         take_over: settings.take_over,
@@ -178,6 +181,40 @@ async fn open(
         continuous: settings.continuous.clone(),
     };
     Coordinator::open(settings, repository, clock).await
+}
+
+/// Where a repository is as `init` made it, its catalog is empty, and made here. Of one that was in use a
+/// missing catalog was lost, and only people say what to do about that.
+async fn make_first_catalog(
+    settings: &ServerSettings,
+    repository: &Repository,
+    now_ns: i64,
+) -> Result<()> {
+    let (state, id) = (&settings.state_dir, repository.id());
+    match Catalog::open(state, &id, Mode::ReadOnly).await {
+        Err(missing @ CatalogError::Missing { .. }) => {
+            for used in [
+                names::PACKS,
+                names::SNAPSHOTS,
+                names::OWNER,
+                names::DELETIONS,
+            ] {
+                let held = repository.store().list(used).await?;
+                if !held.is_empty() {
+                    return Err(missing.into());
+                }
+            }
+        }
+        // Whatever else is wrong is found when it is opened.
+        _ => return Ok(()),
+    }
+    std::fs::create_dir_all(state)
+        .map_err(|source| Error::io(format!("create {}", state.display()), source))?;
+    let new = CatalogId::from_bytes(kek::random()?);
+    let (catalog, _) = rebuild_and_index(repository, state, new, now_ns, &|_| {}).await?;
+    catalog.close().await?;
+    tracing::info!(repository = %id, "the repository is new: its catalog was made");
+    Ok(())
 }
 
 async fn repository(settings: &ServerSettings, metrics: Option<Metrics>) -> Result<Repository> {

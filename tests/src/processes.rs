@@ -143,12 +143,6 @@ impl Processes {
             agent: None,
         };
         processes.write_settings(volumes, coordinator, agent);
-        let rebuilt = processes
-            .command("holdfast-coordinator", "coordinator")
-            .arg("rebuild")
-            .output()
-            .expect("the coordinator starts");
-        assert!(rebuilt.status.success(), "{rebuilt:?}");
         processes.start_coordinator();
         processes.start_agent();
         processes

@@ -34,7 +34,7 @@ pub async fn run(global: &Global, options: Doctor) -> Outcome<()> {
         found.extend(repository(global, url).await);
     }
     if let Some(url) = &global.coordinator {
-        found.push(coordinator(url).await);
+        found.push(coordinator(global, url).await);
     }
     if global.repo.is_none() && global.coordinator.is_none() {
         found.push(Finding::new(
@@ -180,16 +180,12 @@ fn writable(what: &str, dir: &Path) -> Finding {
     }
 }
 
-async fn coordinator(url: &str) -> Finding {
+async fn coordinator(global: &Global, url: &str) -> Finding {
     let global = Global {
         repo: None,
         coordinator: Some(url.to_owned()),
-        key_file: None,
-        passphrase_file: None,
-        state_dir: None,
-        take_over: false,
-        output: Format::Table,
         quiet: true,
+        ..global.clone()
     };
     let asked = async {
         let connected = connect::open(&global, connect::Access::Read).await?;

@@ -1,18 +1,26 @@
 //! `holdfast init`: a repository, its key file, and what to do with it.
 
-use crate::args::{Format, Global};
-use crate::connect;
+use crate::args::{Format, Global, Init};
+use crate::create::{create_repository, existing};
 use crate::failure::{Failure, Outcome};
 use crate::output::document;
 use serde_json::json;
 
 /// Creates it.
-pub async fn run(global: &Global) -> Outcome<()> {
+pub async fn run(global: &Global, options: &Init) -> Outcome<()> {
     let url = global
         .repo
         .as_deref()
         .ok_or_else(|| Failure::usage("say where: --repo URL (or HOLDFAST_REPO)"))?;
-    let (repository, key) = connect::create_repository(global, url).await?;
+    if options.if_missing
+        && let Some(found) = existing(global, url).await?
+    {
+        if !global.quiet {
+            eprintln!("{url} holds repository {}", found.id);
+        }
+        return Ok(());
+    }
+    let (repository, key) = create_repository(global, url).await?;
     let id = repository.id().to_string();
     match global.output {
         Format::Json | Format::Yaml => document(

@@ -30,7 +30,7 @@ use tonic::transport::Channel;
 pub async fn run(cli: Cli) -> Outcome<()> {
     let global = &cli.global;
     match cli.command {
-        Command::Init => init::run(global).await,
+        Command::Init(options) => init::run(global, &options).await,
         Command::Up(options) => up::run(global, options).await,
         Command::Backup(options) => backup::run(global, options).await,
         Command::Volumes => volumes::run(global).await,

@@ -2,9 +2,11 @@
 //! option or name that means nothing is refused.
 
 use holdfast_tests::cli::{Ended, Home, binary, is_root};
+use holdfast_tests::processes::Processes;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 /// A command that may not read what its permissions forbid, root's included.
@@ -257,6 +259,51 @@ fn options_that_mean_nothing_are_refused_and_what_was_typed_wins() {
             ],
         );
     }
+}
+
+#[test]
+fn an_installer_makes_a_repository_once_and_its_passphrase_opens_it() {
+    let home = Home::new();
+    let pass = home.at("pw").display().to_string();
+    fs::write(home.at("pw"), "sesame\n").expect("a file");
+    let key = home.at("repo.key").display().to_string();
+    // As a run that was killed before it added the passphrase leaves it.
+    home.ok(["init", "-q", "--if-missing"]);
+    let repository = home.ok(["status", "-o", "json"]).text();
+    home.ok(["init", "--if-missing", "--passphrase-file", &pass]);
+    fs::rename(&key, home.at("away")).expect("a rename");
+    for _ in 0..2 {
+        // The key file was the first run's alone, and none is made beside it.
+        home.ok(["init", "--if-missing", "--passphrase-file", &pass]);
+        assert!(!Path::new(&key).exists());
+    }
+    let same = home.ok(["status", "-o", "json", "--passphrase-file", &pass]);
+    let id = |text: &str| {
+        let value: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        value["repository"].to_string()
+    };
+    assert_eq!(id(&repository), id(&same.text()));
+    fs::write(home.at("pw"), "another\n").expect("a file");
+    home.ends(12, ["init", "--if-missing", "--passphrase-file", &pass]);
+}
+
+#[test]
+fn a_coordinator_makes_the_catalog_of_a_new_repository_and_of_no_other() {
+    let mut processes = Processes::start(&["web"]);
+    processes.ok(["backup", "web", "--wait", "-q"]);
+    processes.coordinator().signal("TERM");
+    processes.coordinator().wait();
+    let state = processes.home.at("state/coordinator");
+    fs::rename(&state, processes.home.at("lost")).expect("a rename");
+    processes.start_coordinator();
+    let (code, _) = processes.coordinator().wait();
+    assert_eq!(code, 1);
+    let said = processes.coordinator().log();
+    assert!(
+        said.contains("no catalog in") && said.contains("rebuild"),
+        "{said}"
+    );
+    assert!(!state.join("catalog.sqlite").exists());
 }
 
 #[test]
