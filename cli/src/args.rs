@@ -154,6 +154,8 @@ pub enum Command {
     Forget(Forget),
     /// Take a suspicious snapshot as it is, so that older ones may be forgotten again
     Acknowledge(Acknowledge),
+    /// Say why a volume of the cluster is protected, or is not
+    Explain(Explain),
     /// List jobs, or follow or cancel one
     Jobs(Jobs),
     /// What the coordinator is and holds
@@ -316,6 +318,12 @@ pub struct Restore {
 pub struct Forget {
     /// SNAPSHOT
     pub snapshot: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// Volume: NAMESPACE/CLAIM, or NAMESPACE/POD/VOLUME
+    pub volume: String,
 }
 
 #[derive(Args, Debug)]

@@ -7,12 +7,13 @@ use crate::browse::{self, Library, Suspects};
 use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
+use crate::kube::Picture;
 use crate::metrics::CoordinatorMetrics;
 use crate::repo::claim::{Waiting, acquire};
 use crate::repo::reconcile::{ObjectProblem, Reconciled, reconcile};
 use crate::repo::sweep::sweep;
 use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl};
-use crate::schedule::{Hub, TRUSTED, start_continuous};
+use crate::schedule::{Hub, Rules, TRUSTED, start_continuous};
 use crate::service::{self, Intake};
 use crate::session::{PackPool, PoolParts, Sessions};
 use crate::settings::{Agents, CoordinatorSettings};
@@ -25,8 +26,8 @@ use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::shutdown::{self, Cause, Shutdown, Stopper};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::RwLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::{RwLock, watch};
 use tonic::service::Routes;
 
 /// A coordinator in this process.
@@ -42,7 +43,11 @@ pub struct Coordinator {
     damage: Vec<ObjectProblem>,
     stopper: Mutex<Option<Stopper>>,
     stopping: Shutdown,
+    /// In a cluster, how it looks now.
+    pictures: OnceLock<Pictures>,
 }
+
+type Pictures = watch::Receiver<Option<Arc<Picture>>>;
 
 struct Owning {
     core: Arc<Core>,
@@ -131,7 +136,7 @@ impl Coordinator {
         let rules = owning.core.settings.continuous.clone();
         let coordinator = Self::new(library, Some(owning), clock, found.problems);
         if !rules.is_empty() {
-            start_continuous(&coordinator, rules);
+            start_continuous(&coordinator, Rules::new(rules));
         }
         Ok(coordinator)
     }
@@ -167,6 +172,7 @@ impl Coordinator {
             clock,
             stopper: Mutex::new(Some(stopper)),
             stopping,
+            pictures: OnceLock::new(),
         })
     }
 
@@ -244,6 +250,16 @@ impl Coordinator {
         self.owning
             .as_ref()
             .map_or(0, |o| o.core.made_suspicious.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_pictures(&self, pictures: Pictures) {
+        // Set once: a coordinator has one cluster.
+        let _ = self.pictures.set(pictures);
+    }
+
+    /// The cluster as it looks now.
+    pub(crate) fn picture(&self) -> Option<Arc<Picture>> {
+        self.pictures.get()?.borrow().clone()
     }
 
     pub(crate) fn hub(&self) -> &Hub {

@@ -5,8 +5,7 @@
 //! parent's tree as they arrive. A commit reserves its record in the catalog, puts it, publishes it.
 //!
 //! Imports inside the crate go down this list, never up:
-//! `service → session, browse, schedule, restore_plan, kube → repo → catalog → format`; `kube` hands
-//! its plans to `schedule`. Of `repo` only
+//! `service → session, browse, kube → policy, schedule, restore_plan → repo → catalog → format`. Of `repo` only
 //! `reconcile` and `rebuild`, which bring a catalog up to its store, use `catalog`. `repo` never names
 //! tonic, `service` never names object_store, and `catalog` has the only SQL.
 
@@ -20,6 +19,7 @@ mod interlock;
 mod kube;
 mod metrics;
 mod pins;
+mod policy;
 pub mod repo;
 mod restore_plan;
 mod schedule;

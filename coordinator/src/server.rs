@@ -60,7 +60,7 @@ pub async fn serve(
     };
     let gauges = opened.register_metrics(&metrics);
     if let Some(client) = kube::client(&settings.kubernetes).await? {
-        kube::start(&opened, client);
+        kube::start(&opened, client, settings.continuous.clone());
     }
     let mut server = tokio::spawn(listen(
         settings.clone(),

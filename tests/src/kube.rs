@@ -406,6 +406,10 @@ impl Cluster {
     fn patch(&mut self, target: &Target, patch: &Value, applies: bool) -> Response {
         let known = match self.find(target) {
             Some(known) => known,
+            // An apply that names another object than its path is refused.
+            None if applies && patch["metadata"]["name"] != json!(target.name) => {
+                return status(422, "Invalid", "metadata.name differs from the path");
+            }
             None if applies => json!({}),
             None => return status(404, "NotFound", "no such object"),
         };

@@ -6,7 +6,8 @@ pub mod cat;
 pub mod diff;
 pub mod doctor;
 pub mod dump;
-pub mod find;
+pub mod explain;
+mod find;
 pub mod forget;
 pub mod init;
 pub mod jobs;
@@ -42,6 +43,7 @@ pub async fn run(cli: Cli) -> Outcome<()> {
         Command::Dump(options) => dump::run(global, options).await,
         Command::Restore(options) => restore::run(global, options).await,
         Command::Forget(options) => forget::run(global, options).await,
+        Command::Explain(options) => explain::run(global, options).await,
         Command::Acknowledge(options) => acknowledge::run(global, options).await,
         Command::Jobs(options) => jobs::run(global, options).await,
         Command::Status => status::run(global).await,

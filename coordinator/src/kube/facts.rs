@@ -1,16 +1,30 @@
 //! Of the API's objects what is needed here, and nothing else: a cluster has many, and they are large.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use crate::kube::api::{BackupPolicy, ClusterBackupPolicy};
+use crate::policy::compile::Policy;
+use crate::policy::labels::Labels;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::BTreeMap;
 
 /// Set by the kubelet on the API's copy of a static pod: the uid that the node's directory has.
 const STATIC_POD_UID: &str = "kubernetes.io/config.hash";
 /// And that it is such a copy.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// Annotations that have to do with backups are of these groups; others may be large.
+const GROUPS: [&str; 3] = ["holdfast.dev", "velero.io", "k8up.io"];
+
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodFacts {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its annotations about backups.
+    pub annotations: Labels,
+    /// Its phase.
+    pub phase: Option<String>,
     /// Its name.
     pub name: String,
     /// Its namespace.
@@ -62,6 +76,31 @@ pub struct ClaimFacts {
     pub uid: String,
     /// The volume it is bound to.
     pub volume: Option<String>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its annotations about backups.
+    pub annotations: Labels,
+    /// Its storage class.
+    pub storage_class: Option<String>,
+    /// Its access modes.
+    pub access_modes: Vec<String>,
+    /// What it has, or asks for, in the API's words.
+    pub size: Option<String>,
+    /// `Filesystem` or `Block`.
+    pub volume_mode: Option<String>,
+}
+
+/// A namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceFacts {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its annotations about backups.
+    pub annotations: Labels,
+    /// Whether it is being deleted.
+    pub deleting: bool,
 }
 
 /// A persistent volume.
@@ -117,11 +156,12 @@ impl From<Pod> for PodFacts {
         let spec = pod.spec.unwrap_or_default();
         let annotations = meta.annotations.unwrap_or_default();
         let uid = meta.uid.unwrap_or_default();
+        let phase = status.phase;
         let directory = match annotations.contains_key(MIRROR) {
             true => annotations.get(STATIC_POD_UID).cloned().unwrap_or(uid),
             false => uid,
         };
-        let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let has_ended = matches!(phase.as_deref(), Some("Succeeded" | "Failed"));
         let pod_name = meta.name.unwrap_or_default();
         let volumes = spec.volumes.unwrap_or_default();
         Self {
@@ -134,6 +174,29 @@ impl From<Pod> for PodFacts {
             directory,
             node: spec.node_name,
             ending: has_ended || meta.deletion_timestamp.is_some(),
+            labels: meta.labels.unwrap_or_default(),
+            annotations: about_backups(annotations),
+            phase,
+        }
+    }
+}
+
+fn about_backups(mut annotations: Labels) -> Labels {
+    annotations.retain(|key, _| {
+        let group = key.split_once('/').map_or("", |(group, _)| group);
+        GROUPS.iter().any(|known| group.ends_with(known))
+    });
+    annotations
+}
+
+impl From<Namespace> for NamespaceFacts {
+    fn from(namespace: Namespace) -> Self {
+        let meta = namespace.metadata;
+        Self {
+            name: meta.name.unwrap_or_default(),
+            labels: meta.labels.unwrap_or_default(),
+            annotations: about_backups(meta.annotations.unwrap_or_default()),
+            deleting: meta.deletion_timestamp.is_some(),
         }
     }
 }
@@ -172,8 +235,22 @@ fn pod_volume(volume: Volume, pod: &str) -> PodVolume {
 impl From<PersistentVolumeClaim> for ClaimFacts {
     fn from(claim: PersistentVolumeClaim) -> Self {
         let meta = claim.metadata;
-        let spec = claim.spec.unwrap_or_default();
+        let (spec, status) = (
+            claim.spec.unwrap_or_default(),
+            claim.status.unwrap_or_default(),
+        );
+        let storage =
+            |sizes: Option<BTreeMap<String, Quantity>>| Some(sizes?.get("storage")?.0.clone());
+        let asked = spec
+            .resources
+            .and_then(|resources| storage(resources.requests));
         Self {
+            labels: meta.labels.unwrap_or_default(),
+            annotations: about_backups(meta.annotations.unwrap_or_default()),
+            storage_class: spec.storage_class_name,
+            access_modes: spec.access_modes.unwrap_or_default(),
+            size: storage(status.capacity).or(asked),
+            volume_mode: spec.volume_mode,
             name: meta.name.unwrap_or_default(),
             namespace: meta.namespace.unwrap_or_default(),
             uid: meta.uid.unwrap_or_default(),
@@ -234,3 +311,20 @@ macro_rules! facts {
 }
 
 facts!(PodFacts: Pod, ClaimFacts: PersistentVolumeClaim, VolumeFacts: PersistentVolume);
+facts!(NamespaceFacts: Namespace, Policy: BackupPolicy, ClusterPolicy: ClusterBackupPolicy);
+
+/// A policy of the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterPolicy(pub Policy);
+
+impl From<BackupPolicy> for Policy {
+    fn from(policy: BackupPolicy) -> Self {
+        (&policy).into()
+    }
+}
+
+impl From<ClusterBackupPolicy> for ClusterPolicy {
+    fn from(policy: ClusterBackupPolicy) -> Self {
+        Self((&policy).into())
+    }
+}

@@ -3,15 +3,24 @@
 //! One watch for each kind of object, whatever the number of nodes; of each object only what is needed is
 //! kept. Where the API cannot be reached, the agents go on by the plans they have.
 
+pub mod api;
 mod facts;
 mod feed;
+mod guard;
+mod picture;
 mod plan;
+mod statuses;
+mod subjects;
 mod watch;
+mod words;
 mod world;
 
 use crate::Coordinator;
 use crate::error::{Error, Result};
+use crate::schedule::{ContinuousRule, Rules, start_continuous};
 use crate::settings::{KubernetesMode, KubernetesSettings};
+pub use picture::Picture;
+
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::sync::Arc;
@@ -54,8 +63,14 @@ fn unusable(what: &str, error: &dyn std::error::Error) -> Error {
     ))
 }
 
-/// Watches the cluster and sends agents their plans, until the coordinator stops.
-pub fn start(coordinator: &Arc<Coordinator>, client: Client) {
+/// Watches the cluster, sends agents their plans and protects volumes as policies say, until the coordinator
+/// stops. `rules` are those of the settings, for volumes that no policy has a bound for.
+pub fn start(coordinator: &Arc<Coordinator>, client: Client, rules: Vec<ContinuousRule>) {
     let updates = watch::start(&client, &coordinator.stopping());
-    feed::start(coordinator, updates);
+    let pictures = feed::start(coordinator, updates);
+    coordinator.set_pictures(pictures.clone());
+    let rules = Rules::new(rules);
+    start_continuous(coordinator, rules.clone());
+    let wanted = statuses::start(client, coordinator.stopping());
+    guard::start(coordinator, pictures, rules, wanted);
 }

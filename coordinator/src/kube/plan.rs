@@ -91,7 +91,7 @@ struct Claimed {
 fn claimed(world: &World, namespace: &str, name: &str) -> Claimed {
     let mut claimed = Claimed {
         facts: VolumeFacts {
-            name: fitted(format!("{namespace}/{name}")),
+            name: claim_name(namespace, name),
             namespace: namespace.to_owned(),
             persistentvolumeclaim: name.to_owned(),
             ..VolumeFacts::default()
@@ -206,7 +206,7 @@ fn of_pod(pod: &PodFacts, volume: &PodVolume) -> PlannedVolume {
     let (reason, detail) = refused.unwrap_or_default();
     PlannedVolume {
         facts: Some(VolumeFacts {
-            name: fitted(format!("{}/{}/{}", pod.namespace, pod.name, volume.name)),
+            name: pod_volume_name(pod, volume),
             namespace: pod.namespace.clone(),
             pod: pod.name.clone(),
             pod_uid: pod.directory.clone(),
@@ -220,6 +220,16 @@ fn of_pod(pod: &PodFacts, volume: &PodVolume) -> PlannedVolume {
         detail,
         ..PlannedVolume::default()
     }
+}
+
+/// The name of a claim's history.
+pub fn claim_name(namespace: &str, claim: &str) -> String {
+    fitted(format!("{namespace}/{claim}"))
+}
+
+/// The name of the history of what lives with a pod.
+pub fn pod_volume_name(pod: &PodFacts, volume: &PodVolume) -> String {
+    fitted(format!("{}/{}/{}", pod.namespace, pod.name, volume.name))
 }
 
 /// A name that fits; one too long ends in a hash of the whole, so that it stays its own.

@@ -1,8 +1,9 @@
 //! One watch for each kind of object. A watch lists in pages, then follows; where the server has forgotten
 //! its place (410 Gone) it lists again, and one that breaks begins again with growing pauses.
 
-use super::facts::{ClaimFacts, Facts, PodFacts, VolumeFacts, key};
+use super::facts::{ClaimFacts, ClusterPolicy, Facts, NamespaceFacts, PodFacts, VolumeFacts, key};
 use super::world::{Change, Update};
+use crate::policy::compile::Policy;
 use futures::StreamExt;
 use holdfast_runtime::shutdown::Shutdown;
 use kube::runtime::WatchStreamExt;
@@ -21,7 +22,10 @@ pub fn start(client: &Client, stopping: &Shutdown) -> Receiver<Update> {
     let (sender, receiver) = mpsc::channel(WAITING);
     follow::<PodFacts>(client, stopping, sender.clone(), Update::Pods);
     follow::<ClaimFacts>(client, stopping, sender.clone(), Update::Claims);
-    follow::<VolumeFacts>(client, stopping, sender, Update::Volumes);
+    follow::<VolumeFacts>(client, stopping, sender.clone(), Update::Volumes);
+    follow::<NamespaceFacts>(client, stopping, sender.clone(), Update::Namespaces);
+    follow::<Policy>(client, stopping, sender.clone(), Update::Policies);
+    follow::<ClusterPolicy>(client, stopping, sender, Update::ClusterPolicies);
     receiver
 }
 

@@ -1,6 +1,7 @@
 //! The cluster as far as it is known: the facts of each kind of object, kept up to date by its watch.
 
-use super::facts::{ClaimFacts, Key, PodFacts, VolumeFacts};
+use super::facts::{ClaimFacts, ClusterPolicy, Key, NamespaceFacts, PodFacts, VolumeFacts};
+use crate::policy::compile::Policy;
 use std::collections::{BTreeMap, HashMap};
 
 /// News of one kind of object.
@@ -23,6 +24,12 @@ pub enum Update {
     Claims(Change<ClaimFacts>),
     /// Of persistent volumes.
     Volumes(Change<VolumeFacts>),
+    /// Of namespaces.
+    Namespaces(Change<NamespaceFacts>),
+    /// Of policies of namespaces.
+    Policies(Change<Policy>),
+    /// Of policies of the cluster.
+    ClusterPolicies(Change<ClusterPolicy>),
 }
 
 /// What is known of the cluster.
@@ -31,6 +38,9 @@ pub struct World {
     pods: Kind<PodFacts>,
     claims: Kind<ClaimFacts>,
     volumes: Kind<VolumeFacts>,
+    namespaces: Kind<NamespaceFacts>,
+    policies: Kind<Policy>,
+    cluster_policies: Kind<ClusterPolicy>,
     /// Which node reads a volume that several have, by the claim's uid.
     pub owners: HashMap<String, String>,
 }
@@ -79,7 +89,38 @@ impl World {
             Update::Pods(change) => self.pods.take(change),
             Update::Claims(change) => self.claims.take(change),
             Update::Volumes(change) => self.volumes.take(change),
+            Update::Namespaces(change) => self.namespaces.take(change),
+            Update::Policies(change) => self.policies.take(change),
+            Update::ClusterPolicies(change) => self.cluster_policies.take(change),
         }
+    }
+
+    /// Whether what policies go by has been listed too. Without the definitions of their kinds it never is.
+    pub fn has_policies(&self) -> bool {
+        self.is_whole()
+            && self.namespaces.listed
+            && self.policies.listed
+            && self.cluster_policies.listed
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        let cluster = self
+            .cluster_policies
+            .objects
+            .values()
+            .map(|policy| &policy.0);
+        self.policies.objects.values().chain(cluster)
+    }
+
+    /// All namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = &NamespaceFacts> {
+        self.namespaces.objects.values()
+    }
+
+    /// All claims.
+    pub fn claims(&self) -> impl Iterator<Item = &ClaimFacts> {
+        self.claims.objects.values()
     }
 
     /// Whether every kind has been listed: before that, what is missing may only be unknown.

@@ -3,10 +3,12 @@
 
 mod continuous;
 mod hub;
+mod rules;
 mod states;
 mod trigger;
 
 pub use continuous::{ContinuousRule, VolumePattern};
 pub use hub::{AGENT_GRACE, Connection, Hub, RETURN_GRACE, What};
+pub use rules::Rules;
 pub use states::{JOURNAL_WORDS, TRUSTED};
 pub use trigger::start as start_continuous;

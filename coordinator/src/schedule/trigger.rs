@@ -6,6 +6,7 @@ use crate::Coordinator;
 use crate::error::Result;
 use crate::schedule::continuous::{ContinuousRule, Decision, Seen, Watched, Why, decide};
 use crate::schedule::hub::{Served, What};
+use crate::schedule::rules::Rules;
 use crate::schedule::states::TRUSTED;
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::{BackupOrder, JobState};
@@ -21,7 +22,7 @@ type Moment = i64;
 
 /// The rules, and what is remembered of each volume.
 pub struct Trigger {
-    rules: Vec<ContinuousRule>,
+    rules: Rules,
     known: HashMap<String, Known>,
 }
 
@@ -36,7 +37,7 @@ struct Known {
 }
 
 /// Starts looking, until the coordinator stops.
-pub fn start(coordinator: &Arc<Coordinator>, rules: Vec<ContinuousRule>) {
+pub fn start(coordinator: &Arc<Coordinator>, rules: Rules) {
     let (clock, stopping) = (coordinator.clock().clone(), coordinator.stopping());
     let coordinator: Weak<Coordinator> = Arc::downgrade(coordinator);
     tokio::spawn(async move {
@@ -58,7 +59,7 @@ pub fn start(coordinator: &Arc<Coordinator>, rules: Vec<ContinuousRule>) {
 
 impl Trigger {
     /// No volume is known yet.
-    pub fn new(rules: Vec<ContinuousRule>) -> Self {
+    pub fn new(rules: Rules) -> Self {
         Self {
             rules,
             known: HashMap::new(),
@@ -75,7 +76,7 @@ impl Trigger {
         }
         self.known.retain(|name, _| served.contains_key(name));
         for (name, served) in &served {
-            let Some(rule) = self.rules.iter().find(|rule| rule.volumes.matches(name)) else {
+            let Some(rule) = &self.rules.of(name) else {
                 continue;
             };
             let known = match self.known.get_mut(name) {

@@ -15,10 +15,10 @@ use holdfast_format::wire::{
 };
 use holdfast_proto::v1::{
     self as proto, AcknowledgeReply, AcknowledgeRequest, BackupOrder, CancelJobRequest, DiffReply,
-    DiffRequest, FindReply, FindRequest, ForgetReply, ForgetRequest, JobInfo, JobsReply,
-    JobsRequest, ListReply, ListRequest, RestoreOrder, SnapshotsReply, SnapshotsRequest,
-    StartBackupRequest, StartRestoreRequest, StatusReply, StatusRequest, VolumesReply,
-    VolumesRequest, WatchJobRequest, admin_server::Admin,
+    DiffRequest, ExplainReply, ExplainRequest, FindReply, FindRequest, ForgetReply, ForgetRequest,
+    JobInfo, JobsReply, JobsRequest, ListReply, ListRequest, RestoreOrder, SnapshotsReply,
+    SnapshotsRequest, StartBackupRequest, StartRestoreRequest, StatusReply, StatusRequest,
+    VolumesReply, VolumesRequest, WatchJobRequest, admin_server::Admin,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -222,6 +222,23 @@ impl Admin for AdminService {
         auth::authorize(&peer(&request), Action::Administer).map_err(status)?;
         let reply = self.0.status().await.map_err(status)?;
         Ok(Response::new(reply))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainReply>, Status> {
+        auth::authorize(&peer(&request), Action::Administer).map_err(status)?;
+        let picture = self.0.picture().ok_or_else(|| {
+            status(crate::Error::invalid(
+                "this coordinator does not see a cluster: volumes are backed up on demand, or as \
+                 its `continuous` rules say",
+            ))
+        })?;
+        let volume = request.into_inner().volume;
+        let explained = picture.explain(&volume);
+        let explained = explained.ok_or_else(|| status(crate::Error::VolumeNotFound { volume }))?;
+        Ok(Response::new(explained))
     }
 }
 

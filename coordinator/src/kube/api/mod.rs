@@ -1,0 +1,34 @@
+//! The API's kinds, `holdfast.dev/v1alpha1`. Doc comments of fields are the descriptions that `kubectl explain`
+//! shows. Unknown fields are ignored here, as objects come from an API server whose schema may be newer; in a
+//! file they are errors (`policy::file`).
+//!
+//! Retention, verification, drills and replication get their fields beside `schedule` in `PolicySpec` when
+//! there are engines that serve them, and not before.
+
+mod common;
+#[cfg(test)]
+mod crds;
+mod kinds;
+mod policy;
+mod protection;
+mod selection;
+
+#[cfg(test)]
+pub use common::Requirement;
+pub use common::{LabelSelector, Operator, PolicyKind, PolicyReference, VolumeKind};
+#[cfg(test)]
+pub use kinds::BackupPolicySpec;
+pub use kinds::{BackupPolicy, ClusterBackupPolicy, PolicyPhase, PolicyStatus};
+#[cfg(test)]
+pub use policy::LimitsSpec;
+pub use policy::{Day, ExposureSpec, FilesSpec, PolicySpec, ScheduleSpec, WindowSpec};
+pub use protection::{
+    ClaimReference, LastBackup, Problem, ProtectionPhase, VolumeProtection, VolumeProtectionSpec,
+    VolumeProtectionStatus,
+};
+#[cfg(test)]
+pub use selection::{AccessMode, Names};
+pub use selection::{AnnotationMatch, Selection, SelectionMode};
+
+/// Group and version, as objects carry them.
+pub const API_VERSION: &str = "holdfast.dev/v1alpha1";

@@ -1,0 +1,333 @@
+//! Protects volumes as policies say: offers the runs that are due, starts them within the limits, follows them
+//! to their end, and says how each volume is protected.
+//!
+//! What it remembers is lost with the process and found again: the last run of a volume is its newest snapshot,
+//! so a run that was missed while nobody looked is caught up once, and one that was made is not made again.
+
+use super::picture::{Picture, PolicyFacts, Volume};
+use super::statuses::Wanted;
+use super::words::{Known, said};
+use crate::Coordinator;
+use crate::error::Result;
+use crate::policy::Outcome;
+use crate::policy::due::{Due, History, Rhythm, Schedule};
+use crate::policy::queue::{End, Entry, Finished, Limits, Queue, Run};
+use crate::schedule::{ContinuousRule, Rules, VolumePattern, What};
+use holdfast_format::id::JobId;
+use holdfast_proto::v1::{BackupOrder, JobState};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often it is looked whether something is due.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+struct Guard {
+    queue: Queue,
+    jobs: HashMap<String, JobId>,
+    known: HashMap<String, Known>,
+    /// The newest end of a run that was taken in.
+    heard_ns: i64,
+    rules: Rules,
+}
+
+/// Begins, once there is a picture; until the coordinator stops.
+pub fn start(
+    coordinator: &Arc<Coordinator>,
+    mut pictures: watch::Receiver<Option<Arc<Picture>>>,
+    rules: Rules,
+    wanted: watch::Sender<Arc<Wanted>>,
+) {
+    let (clock, stopping) = (coordinator.clock().clone(), coordinator.stopping());
+    let coordinator: Weak<Coordinator> = Arc::downgrade(coordinator);
+    tokio::spawn(async move {
+        let mut guard = Guard {
+            queue: Queue::new(Limits::default()),
+            jobs: HashMap::new(),
+            known: HashMap::new(),
+            heard_ns: 0,
+            rules,
+        };
+        loop {
+            tokio::select! {
+                () = clock.sleep(LOOK_EVERY) => {}
+                changed = pictures.changed() => if changed.is_err() { return },
+                _ = stopping.requested() => return,
+            }
+            let picture = pictures.borrow_and_update().clone();
+            let (Some(picture), Some(coordinator)) = (picture, coordinator.upgrade()) else {
+                continue;
+            };
+            match guard.look(&coordinator, &picture).await {
+                Ok(said) => {
+                    wanted.send_replace(Arc::new(said));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "volumes could not be looked at; again in a moment")
+                }
+            }
+        }
+    });
+}
+
+impl Guard {
+    async fn look(&mut self, coordinator: &Coordinator, picture: &Picture) -> Result<Wanted> {
+        let now = now(coordinator);
+        self.follow(coordinator, now);
+        let mut rules = HashMap::new();
+        let mut seen = HashSet::with_capacity(picture.volumes.len());
+        for volume in &picture.volumes {
+            let name = &volume.subject.id;
+            seen.insert(name.clone());
+            self.learn(coordinator, volume).await?;
+            let Some((policy, reference)) = protected_by(picture, volume) else {
+                self.queue.cancel(name);
+                continue;
+            };
+            match &policy.rhythm {
+                // One that runs, whoever asked for it, makes the snapshot that is due.
+                Some(Rhythm::Schedule(_)) if coordinator.hub().is_backing_up(name) => {}
+                Some(Rhythm::Schedule(schedule)) => {
+                    self.offer(volume, policy, &reference, schedule, now);
+                }
+                Some(Rhythm::Exposure(bound, windows)) if windows.is_open(now) => {
+                    // The name is matched by the map; the pattern is never asked.
+                    let rule = ContinuousRule {
+                        max_bytes: bound.max_bytes,
+                        quiet: bound.quiet,
+                        min_interval: bound.min_interval,
+                        ..ContinuousRule::new(VolumePattern::any(), bound.max_age)
+                    };
+                    rules.insert(name.clone(), rule);
+                }
+                Some(Rhythm::Exposure(..)) | None => {}
+            }
+        }
+        self.rules.set_of_policies(rules);
+        self.known.retain(|name, _| seen.contains(name));
+        for dropped in self.queue.drop_late(now) {
+            let (name, why) = (dropped.entry.volume, dropped.why.as_str());
+            tracing::warn!(
+                volume = name,
+                why,
+                merged = dropped.merged,
+                "the run was not started"
+            );
+            self.failed(&name, now, why, "no room or no agent before its deadline");
+        }
+        for run in self.queue.overdue(now) {
+            if let Some(job) = self.jobs.get(&run.entry.volume) {
+                tracing::warn!(
+                    volume = run.entry.volume,
+                    "the run takes longer than its policy's deadline"
+                );
+                coordinator.hub().cancel(job)?;
+            }
+        }
+        self.start(coordinator, picture, now);
+        Ok(said(picture, &self.known, &self.queue, now))
+    }
+
+    /// What the catalog says of a volume that is new here, or whose run has ended.
+    async fn learn(&mut self, coordinator: &Coordinator, volume: &Volume) -> Result<()> {
+        let name = &volume.subject.id;
+        if self.known.get(name).is_some_and(|known| known.is_fresh) {
+            return Ok(());
+        }
+        let catalog = &coordinator.library().catalog;
+        let known = self.known.entry(name.clone()).or_default();
+        known.is_fresh = true;
+        let Ok(parsed) = name.parse() else {
+            return Ok(());
+        };
+        let Some(bound) = catalog.volume_by_name(&parsed).await? else {
+            return Ok(());
+        };
+        // Snapshots of a claim that had the name before are another volume's.
+        let uid = volume.subject.claim.as_ref().map(|claim| &claim.uid);
+        if uid.is_some_and(|uid| *uid != bound.facts.pvc_uid) {
+            return Ok(());
+        }
+        let snapshots = catalog.snapshots(Some(bound.no)).await?;
+        known.snapshots = snapshots.len();
+        let newest = snapshots.iter().max_by_key(|row| row.sequence);
+        known.newest = newest.map(|row| (moment(row.received_ns), row.id.to_string()));
+        Ok(())
+    }
+
+    fn offer(
+        &mut self,
+        volume: &Volume,
+        policy: &PolicyFacts,
+        reference: &str,
+        schedule: &Schedule,
+        now: Timestamp,
+    ) {
+        let name = &volume.subject.id;
+        let known = self.known.entry(name.clone()).or_default();
+        let newest = known.newest.as_ref().map(|(at, _)| *at);
+        let history = History {
+            since: policy.created,
+            last: newest.max(known.offered),
+        };
+        let share = schedule.share_of_jitter(&policy.uid, name);
+        match schedule.due(&history, share, now) {
+            Due::Now { scheduled, missed } => {
+                known.offered = Some(scheduled);
+                known.next = schedule.start_after(scheduled, share);
+                if missed > 0 {
+                    tracing::info!(
+                        volume = name,
+                        missed,
+                        "runs were missed; one makes up for them"
+                    );
+                }
+                let starting = policy.spec.starting_deadline.as_deref();
+                let starting = starting.and_then(|text| crate::policy::values::duration(text).ok());
+                let limits = policy.spec.limits.as_ref();
+                self.queue.offer(Entry {
+                    volume: name.clone(),
+                    node: volume.node.clone(),
+                    namespace: volume.subject.namespace.name.clone(),
+                    policy: reference.to_owned(),
+                    priority: policy.spec.priority,
+                    due: now,
+                    start_by: starting
+                        .and_then(|span| SignedDuration::try_from(span).ok())
+                        .and_then(|span| now.checked_add(span).ok()),
+                    time_limit: policy.time_limit,
+                    max_per_node: limits
+                        .and_then(|limits| limits.max_concurrent_per_node)
+                        .and_then(|most| usize::try_from(most).ok()),
+                    attempt: 0,
+                });
+            }
+            Due::TooLate { scheduled, next } => {
+                known.offered = Some(scheduled);
+                known.next = next;
+                self.failed(
+                    name,
+                    now,
+                    "MissedStartingDeadline",
+                    "nobody was there to start it in time",
+                );
+            }
+            Due::Waiting { opens, .. } => known.next = Some(opens),
+            Due::Later { next } => known.next = next,
+        }
+    }
+
+    /// Takes in how runs have ended, whoever asked for them.
+    fn follow(&mut self, coordinator: &Coordinator, now: Timestamp) {
+        let hub = coordinator.hub();
+        let mut heard = self.heard_ns;
+        for info in hub.jobs() {
+            if info.what != "backup" || info.ended_ns <= self.heard_ns {
+                continue;
+            }
+            heard = heard.max(info.ended_ns);
+            let report = info.last.unwrap_or_default();
+            if let Some(known) = self.known.get_mut(&info.volume) {
+                known.is_fresh = false;
+                match report.state() {
+                    JobState::Done => known.failure = None,
+                    _ => self.failed(&info.volume, now, &report.reason, &report.detail),
+                }
+            }
+        }
+        self.heard_ns = heard;
+        let mut ended = Vec::new();
+        for (volume, job) in &self.jobs {
+            let state = match hub.watch(job).map(|job| job.borrow().clone()) {
+                Ok(info) if info.ended_ns == 0 => continue,
+                Ok(info) => info.last.unwrap_or_default().state(),
+                // Forgotten among many: how it went is not known.
+                Err(_) => JobState::Failed,
+            };
+            ended.push((volume.clone(), state));
+        }
+        for (volume, state) in ended {
+            self.jobs.remove(&volume);
+            let end = match state {
+                JobState::Done => End::Done,
+                JobState::Cancelled => End::Cancelled,
+                _ => End::Failed,
+            };
+            if let Finished::GivenUp { attempts, .. } = self.queue.finish(&volume, end, now) {
+                tracing::error!(volume, attempts, "given up until it is due again");
+            }
+        }
+    }
+
+    fn failed(&mut self, volume: &str, now: Timestamp, reason: &str, detail: &str) {
+        let known = self.known.entry(volume.to_owned()).or_default();
+        let failures = known.failure.take().map_or(0, |failure| failure.in_a_row);
+        known.failure = Some(super::words::Failure {
+            at: now,
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            in_a_row: failures + 1,
+        });
+    }
+
+    fn start(&mut self, coordinator: &Coordinator, picture: &Picture, now: Timestamp) {
+        let connected: HashSet<String> = coordinator.hub().agents().into_iter().collect();
+        let is_ready = |node: Option<&str>| node.is_some_and(|node| connected.contains(node));
+        let mut broken = Vec::new();
+        while let Some(run) = self.queue.pop(now, is_ready) {
+            let volume = run.entry.volume.clone();
+            match order(coordinator, picture, &run) {
+                Ok(job) => {
+                    tracing::info!(volume, policy = run.entry.policy, job = %job, "backup started");
+                    self.jobs.insert(volume, job);
+                }
+                Err(error) => broken.push((volume, error)),
+            }
+        }
+        for (volume, error) in broken {
+            tracing::warn!(volume, %error, "backup could not be started");
+            self.queue.finish(&volume, End::Failed, now);
+            self.failed(&volume, now, error.reason().as_str(), &error.to_string());
+        }
+    }
+}
+
+/// Asks the node's agent for a run.
+fn order(coordinator: &Coordinator, picture: &Picture, run: &Run) -> Result<JobId> {
+    let entry = &run.entry;
+    let mut policies = picture.policies.iter();
+    let policy = policies.find(|(reference, _)| reference.to_string() == entry.policy);
+    let files = policy.and_then(|(_, policy)| policy.spec.files.clone());
+    let files = files.unwrap_or_default();
+    let id = JobId::from_bytes(crate::repo::kek::random()?);
+    let order = BackupOrder {
+        volume: entry.volume.clone(),
+        exclude: files.exclude,
+        include: files.include,
+    };
+    let now_ns = coordinator.clock().now_ns();
+    let hub = coordinator.hub();
+    hub.start(id, What::Backup(order), entry.node.as_deref(), now_ns)?;
+    Ok(id)
+}
+
+/// The policy that protects a volume, and its name.
+fn protected_by<'p>(picture: &'p Picture, volume: &Volume) -> Option<(&'p PolicyFacts, String)> {
+    match &volume.decision.outcome {
+        Outcome::Protected(reference) => {
+            let policy = picture.policies.get(&**reference)?;
+            Some((policy, reference.to_string()))
+        }
+        Outcome::Unprotected { .. } => None,
+    }
+}
+
+fn now(coordinator: &Coordinator) -> Timestamp {
+    moment(coordinator.clock().now_ns())
+}
+
+fn moment(ns: i64) -> Timestamp {
+    Timestamp::from_nanosecond(ns.into()).unwrap_or(Timestamp::UNIX_EPOCH)
+}

@@ -1,0 +1,143 @@
+//! The cluster as policies see it: every volume, what was decided about it, and who reads it. Drawn anew when
+//! something changes; pure.
+
+use super::subjects::subjects;
+use super::world::World;
+use crate::kube::api::{PolicyReference, PolicySpec};
+use crate::policy::due::Rhythm;
+use crate::policy::error::Errors;
+use crate::policy::select::Explanation;
+use crate::policy::values::duration;
+use crate::policy::{Decision, FieldError, Outcome, Policies, Subject};
+use holdfast_proto::v1::{ExplainReply, ExplainedPolicy, NodePlan};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+
+/// One look at the cluster.
+pub struct Picture {
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
+    /// Its policies.
+    pub policies: HashMap<PolicyReference, PolicyFacts>,
+    deciding: Policies,
+}
+
+/// A volume.
+pub struct Volume {
+    /// The volume.
+    pub subject: Subject,
+    /// What was decided about it.
+    pub decision: Decision,
+    /// The node that reads it; `None`: none does now.
+    pub node: Option<String>,
+}
+
+/// A policy, read.
+pub struct PolicyFacts {
+    /// Its uid.
+    pub uid: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What it says.
+    pub spec: PolicySpec,
+    /// What makes its runs due; `None` where it is not understood.
+    pub rhythm: Option<Rhythm>,
+    /// How long a run may take.
+    pub time_limit: Option<SignedDuration>,
+    /// What is wrong with it.
+    pub errors: Vec<FieldError>,
+}
+
+impl Picture {
+    /// Draws it.
+    pub fn draw(world: &World, plans: &BTreeMap<String, NodePlan>) -> Self {
+        let mut nodes: HashMap<&str, &str> = HashMap::new();
+        for (node, plan) in plans {
+            let read = plan
+                .volumes
+                .iter()
+                .filter(|volume| volume.reason.is_empty());
+            let names = read.filter_map(|volume| volume.facts.as_ref());
+            nodes.extend(names.map(|facts| (&facts.name[..], &node[..])));
+        }
+        let policies = Policies::new(world.policies().cloned());
+        let subjects = subjects(world);
+        let decisions = policies.decide_all(&subjects);
+        let volumes = subjects.into_iter().zip(decisions);
+        Self {
+            volumes: volumes
+                .map(|(subject, decision)| Volume {
+                    node: nodes.get(&subject.id[..]).map(|node| (*node).to_owned()),
+                    subject,
+                    decision,
+                })
+                .collect(),
+            policies: policies
+                .iter()
+                .map(|(policy, errors)| {
+                    let facts = PolicyFacts {
+                        uid: policy.uid.clone(),
+                        created: policy.created,
+                        rhythm: Rhythm::read(&policy.spec, &mut Errors::default()),
+                        time_limit: limit(policy.spec.deadline.as_deref()),
+                        spec: policy.spec.clone(),
+                        errors: errors.to_vec(),
+                    };
+                    (policy.reference.clone(), facts)
+                })
+                .collect(),
+            deciding: policies,
+        }
+    }
+
+    /// Why a volume is protected or not; `None` where there is no such volume.
+    pub fn explain(&self, name: &str) -> Option<ExplainReply> {
+        let volume = self
+            .volumes
+            .iter()
+            .find(|volume| volume.subject.id == name)?;
+        let Explanation {
+            decision,
+            word,
+            trace,
+        } = self.deciding.explain(&volume.subject);
+        let (policy, reason, detail) = match decision.outcome {
+            Outcome::Protected(policy) => (Some(policy), String::new(), String::new()),
+            Outcome::Unprotected {
+                reason,
+                message,
+                policy,
+            } => (policy, reason.to_string(), message),
+        };
+        let overruled = |policy: &PolicyReference| {
+            let mut overruled = decision.overruled.iter();
+            overruled.find(|other| *other.policy == *policy)
+        };
+        Some(ExplainReply {
+            policy: policy.map(|policy| policy.to_string()).unwrap_or_default(),
+            reason,
+            detail,
+            said: word.unwrap_or_default(),
+            node: volume.node.clone().unwrap_or_default(),
+            policies: trace
+                .iter()
+                .map(|trace| ExplainedPolicy {
+                    policy: trace.policy.to_string(),
+                    verdict: match overruled(&trace.policy) {
+                        Some(other) => format!("{}; {}", trace.verdict, other.why),
+                        None => trace.verdict.to_string(),
+                    },
+                })
+                .collect(),
+            problems: decision
+                .problems
+                .iter()
+                .map(|problem| problem.message.clone())
+                .collect(),
+        })
+    }
+}
+
+fn limit(text: Option<&str>) -> Option<SignedDuration> {
+    SignedDuration::try_from(duration(text?).ok()?).ok()
+}

@@ -1,0 +1,274 @@
+//! What is said of volumes and policies in the API: phases, reasons, conditions. Pure; what does not change is
+//! said the same way again, so that nothing is written for it.
+
+use super::picture::{Picture, Volume};
+use super::statuses::{Object, Wanted};
+use crate::kube::api::{
+    ClaimReference, LastBackup, PolicyKind, PolicyPhase, PolicyReference, PolicyStatus, Problem,
+    ProtectionPhase, VolumeKind, VolumeProtectionSpec, VolumeProtectionStatus,
+};
+use crate::policy::error::joined;
+use crate::policy::queue::Queue;
+use crate::policy::subject::State;
+use crate::policy::{Outcome, Reason};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+
+/// What is remembered of a volume.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Whether the catalog was asked since the last run.
+    pub is_fresh: bool,
+    /// Its newest snapshot.
+    pub newest: Option<(Timestamp, String)>,
+    /// How many it has.
+    pub snapshots: usize,
+    /// The time of the schedule that a run was offered for.
+    pub offered: Option<Timestamp>,
+    /// When the next run starts.
+    pub next: Option<Timestamp>,
+    /// The runs that failed since the last success.
+    pub failure: Option<Failure>,
+}
+
+/// Runs that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// When the last one did.
+    pub at: Timestamp,
+    /// Why: a stable word.
+    pub reason: String,
+    /// Why, for people.
+    pub detail: String,
+    /// How many since the last success.
+    pub in_a_row: u32,
+}
+
+/// Longest text of a reason, as its schema has it.
+const MAX_TEXT: usize = 1024;
+/// References in a status, as its schema has it.
+const MAX_OVERRULED: usize = 16;
+
+/// Everything that is to be said.
+pub fn said(
+    picture: &Picture,
+    known: &HashMap<String, Known>,
+    queue: &Queue,
+    now: Timestamp,
+) -> Wanted {
+    let nothing = Known::default();
+    let waiting: HashSet<&str> = queue
+        .waiting()
+        .map(|(entry, _)| &entry.volume[..])
+        .collect();
+    let running: HashSet<&str> = queue.running().map(|run| &run.entry.volume[..]).collect();
+    let mut objects = Vec::new();
+    let mut counts: HashMap<&PolicyReference, (i64, i64)> = HashMap::new();
+    for volume in &picture.volumes {
+        let known = known.get(&volume.subject.id).unwrap_or(&nothing);
+        if let Outcome::Protected(reference) = &volume.decision.outcome {
+            let (volumes, failing) = counts.entry(reference).or_default();
+            *volumes += 1;
+            *failing += i64::from(known.failure.is_some());
+        }
+        let name = &volume.subject.id[..];
+        let busy = waiting.contains(name) || running.contains(name);
+        objects.extend(protection(volume, known, busy, now));
+    }
+    for (reference, policy) in &picture.policies {
+        let (volumes, failing) = counts.get(reference).copied().unwrap_or_default();
+        let (phase, ready) = match (policy.errors.is_empty(), policy.spec.suspend) {
+            (false, _) => {
+                let said = cut(joined(&policy.errors));
+                (PolicyPhase::Invalid, condition(false, "Invalid", said, now))
+            }
+            (true, true) => {
+                let said = "no runs are started".to_owned();
+                (
+                    PolicyPhase::Suspended,
+                    condition(false, "Suspended", said, now),
+                )
+            }
+            (true, false) => {
+                let said = format!("protects {volumes} volumes");
+                (PolicyPhase::Active, condition(true, "Active", said, now))
+            }
+        };
+        let status = PolicyStatus {
+            phase: Some(phase),
+            conditions: vec![ready],
+            volumes: Some(volumes),
+            failing: Some(failing),
+            ..PolicyStatus::default()
+        };
+        objects.push(Object {
+            kind: match reference.kind {
+                PolicyKind::BackupPolicy => "BackupPolicy",
+                PolicyKind::ClusterBackupPolicy => "ClusterBackupPolicy",
+            },
+            namespace: reference.namespace.clone(),
+            name: reference.name.clone(),
+            spec: None,
+            owner: None,
+            status: json(&status),
+        });
+    }
+    Wanted { objects }
+}
+
+/// Of every claim, and of what lives with a pod where a policy protects it.
+fn protection(volume: &Volume, known: &Known, busy: bool, now: Timestamp) -> Option<Object> {
+    let subject = &volume.subject;
+    let claim = subject.claim.as_ref();
+    let (phase, reason, message, policy) = judge(volume, known, busy);
+    let (name, owner) = match (claim, subject.pods.first()) {
+        (Some(claim), _) => (claim.name.clone(), Some(claim)),
+        (None, Some(pod)) if phase != ProtectionPhase::Unprotected => {
+            (format!("{}.{}", pod.name, pod.volume), None)
+        }
+        _ => return None,
+    };
+    let spec = VolumeProtectionSpec {
+        volume: subject.id.clone(),
+        kind: subject.kind.unwrap_or(VolumeKind::PersistentVolumeClaim),
+        claim: claim.map(|claim| ClaimReference {
+            name: claim.name.clone(),
+            uid: claim.uid.clone(),
+        }),
+    };
+    let is_ready = phase == ProtectionPhase::Protected;
+    let status = VolumeProtectionStatus {
+        phase: Some(phase),
+        reason: Some(reason.clone()),
+        message: Some(message.clone()),
+        conditions: vec![condition(is_ready, &reason, message, now)],
+        policy,
+        overruled: overruled(volume),
+        node: volume.node.clone(),
+        last_success: known.newest.as_ref().map(|(at, id)| LastBackup {
+            time: Time(*at),
+            snapshot: Some(id.clone()),
+            reason: None,
+            message: None,
+        }),
+        last_failure: known.failure.as_ref().map(|failure| LastBackup {
+            time: Time(failure.at),
+            snapshot: None,
+            reason: Some(cut(failure.reason.clone())),
+            message: Some(cut(failure.detail.clone())),
+        }),
+        consecutive_failures: known
+            .failure
+            .as_ref()
+            .map(|failure| failure.in_a_row.into()),
+        next_run_time: known.next.map(Time),
+        snapshots: i64::try_from(known.snapshots).ok(),
+        problems: problems(volume),
+    };
+    Some(Object {
+        kind: "VolumeProtection",
+        namespace: Some(subject.namespace.name.clone()),
+        name,
+        owner: owner.map(|claim| {
+            json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "name": claim.name, "uid": claim.uid,
+            })
+        }),
+        spec: Some(json(&spec)),
+        status: json(&status),
+    })
+}
+
+fn overruled(volume: &Volume) -> Vec<PolicyReference> {
+    let overruled = volume.decision.overruled.iter().take(MAX_OVERRULED);
+    overruled.map(|other| (*other.policy).clone()).collect()
+}
+
+fn problems(volume: &Volume) -> Vec<Problem> {
+    let problems = volume.decision.problems.iter().take(MAX_OVERRULED);
+    let said = problems.map(|problem| Problem {
+        reason: problem.reason.to_owned(),
+        message: cut(problem.message.clone()),
+    });
+    said.collect()
+}
+
+type Judged = (ProtectionPhase, String, String, Option<PolicyReference>);
+
+fn judge(volume: &Volume, known: &Known, busy: bool) -> Judged {
+    match &volume.decision.outcome {
+        Outcome::Unprotected {
+            reason,
+            message,
+            policy,
+        } => {
+            let phase = match (reason, &volume.subject.state) {
+                (Reason::UnsupportedVolume, _) | (_, State::Unsupported { .. }) => {
+                    ProtectionPhase::Unsupported
+                }
+                _ => ProtectionPhase::Unprotected,
+            };
+            let policy = policy.as_ref().map(|policy| (**policy).clone());
+            (phase, reason.to_string(), cut(message.clone()), policy)
+        }
+        Outcome::Protected(policy) => {
+            let (phase, reason, message) = match (&known.failure, &known.newest) {
+                (Some(failure), _) => (
+                    ProtectionPhase::Failing,
+                    failure.reason.clone(),
+                    format!("{} (failed {} times)", failure.detail, failure.in_a_row),
+                ),
+                (None, Some(_)) => (
+                    ProtectionPhase::Protected,
+                    "SnapshotExists".to_owned(),
+                    format!("protected by {policy}"),
+                ),
+                (None, None) if busy => (
+                    ProtectionPhase::Pending,
+                    "FirstBackupDue".to_owned(),
+                    "its first backup waits or runs".to_owned(),
+                ),
+                (None, None) => (
+                    ProtectionPhase::Pending,
+                    "NoSnapshotYet".to_owned(),
+                    "its first backup is not due yet".to_owned(),
+                ),
+            };
+            let reason = if reason.is_empty() {
+                "Failed".to_owned()
+            } else {
+                cut(reason)
+            };
+            (phase, reason, cut(message), Some((**policy).clone()))
+        }
+    }
+}
+
+fn condition(is_ready: bool, reason: &str, message: String, now: Timestamp) -> Condition {
+    Condition {
+        type_: "Ready".to_owned(),
+        status: if is_ready { "True" } else { "False" }.to_owned(),
+        reason: reason.to_owned(),
+        message,
+        // `statuses` keeps the one before while the status is the same.
+        last_transition_time: Time(now),
+        observed_generation: None,
+    }
+}
+
+fn cut(mut text: String) -> String {
+    let mut at = MAX_TEXT.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    text.truncate(at);
+    text
+}
+
+fn json(value: &impl serde::Serialize) -> Value {
+    // Types of ours, whose keys are texts.
+    serde_json::to_value(value).unwrap_or_default()
+}
