@@ -18,6 +18,11 @@ for part in agent coordinator; do
     cat "$dir/holdfast/templates/$part"/*.yaml | sed -e '/^ *helm.sh\/chart: /d' -e '/^ *app.kubernetes.io\/managed-by: Helm$/d' -e '/^# Source: /d'
   } > "$out/$part.yaml"
 done
+# Helm installs these by itself.
+{
+  echo "# The definitions of deploy/chart/crds, joined by scripts/render-manifests.sh: change them there."
+  cat deploy/chart/crds/*.yaml
+} > "$out/crds.yaml"
 # What a caller's values add beside the two.
 for file in "$dir"/holdfast/templates/*.yaml; do
   [ ! -e "$file" ] || cp "$file" "$out/"

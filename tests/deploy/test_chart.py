@@ -233,7 +233,7 @@ def test_no_account_but_the_coordinators_has_rights(defaults):
     rules = defaults.one("ClusterRole")["rules"]
     for rule in rules:
         assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
-        ours = rule["apiGroups"] == ["holdfast.dev"] or rule["resources"] == ["events"]
+        ours = rule["apiGroups"] == ["holdfast.dev"]
         assert ours or set(rule["verbs"]) == {"get", "list", "watch"}
     assert not any("secrets" in rule["resources"] for rule in rules)
 

@@ -38,7 +38,7 @@ def test_they_are_up_to_date(tmp_path, monkeypatch):
     values = DIRECTORY / "values.yaml"
     subprocess.run([ROOT / "scripts/render-manifests.sh", values, tmp_path], check=True)
     rendered = sorted(p.name for p in tmp_path.iterdir())
-    assert rendered == ["agent.yaml", "coordinator.yaml"]
+    assert rendered == ["agent.yaml", "coordinator.yaml", "crds.yaml"]
     _, different, missing = filecmp.cmpfiles(DIRECTORY, tmp_path, rendered, shallow=False)
     assert not different and not missing, "run scripts/render-manifests.sh"
 
