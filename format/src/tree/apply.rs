@@ -148,6 +148,7 @@ impl<'a, S: NodeSource> Applier<'a, S> {
             };
         } else {
             self.go_to(path);
+            let known = self.known(key)?;
             let parent = self.state_of_directory()?;
             if parent == State::Gone {
                 return Err(refused(path, "its parent is no directory in the new tree").into());
@@ -157,7 +158,7 @@ impl<'a, S: NodeSource> Applier<'a, S> {
             {
                 return Err(refused(path, "a hard link names a path that is not before it").into());
             }
-            let was = parent == State::Kept && self.is_directory(key)?;
+            let was = parent == State::Kept && known == Some(Kind::Directory);
             match (was, entry.kind == Kind::Directory) {
                 (true, false) => self.note_child(path, State::Gone),
                 (false, true) => self.note_child(path, State::New),
@@ -173,15 +174,32 @@ impl<'a, S: NodeSource> Applier<'a, S> {
             return Err(refused(path, "the root cannot be removed").into());
         }
         self.go_to(path);
+        let known = self.known(key)?;
         // Below what is gone or new the parent's tree has nothing that is not removed anyway.
         if matches!(self.state_of_directory()?, State::Gone | State::New) {
             return Ok(());
         }
-        if self.is_directory(key)? {
+        if known == Some(Kind::Directory) {
             self.note_child(path, State::Gone);
         }
         self.edits.push_back(Edit::Remove(key.to_vec()));
         Ok(())
+    }
+
+    /// What the parent's tree has under the key of the newest change, unless it does not matter. An entry
+    /// that is there lies in a directory, which then need not be looked up.
+    fn known(&mut self, key: &[u8]) -> Result<Option<Kind>, S::Error> {
+        let state = self.path.last().map_or(State::Gone, |last| last.state);
+        if matches!(state, State::Gone | State::New) {
+            return Ok(None);
+        }
+        let Some(value) = self.touched.get(key)? else {
+            return Ok(None);
+        };
+        if let Some(directory) = self.path.last_mut() {
+            directory.state = State::Kept;
+        }
+        Ok(Some(decode_entry(&value)?.kind))
     }
 
     /// Whether the parent's tree has a directory under this key.
