@@ -7,12 +7,14 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
 
 /// Options that have a variable.
-const WITH_VARIABLE: [(&str, &str); 5] = [
+const WITH_VARIABLE: [(&str, &str); 7] = [
     ("repo", "HOLDFAST_REPO"),
     ("coordinator", "HOLDFAST_COORDINATOR"),
     ("key_file", "HOLDFAST_KEY_FILE"),
     ("passphrase_file", "HOLDFAST_PASSPHRASE_FILE"),
     ("state_dir", "HOLDFAST_STATE_DIR"),
+    ("ca_file", "HOLDFAST_CA_FILE"),
+    ("client_cert", "HOLDFAST_CLIENT_CERT"),
 ];
 
 /// Which options stand on the command line.
@@ -23,6 +25,8 @@ struct Typed {
     key_file: bool,
     passphrase_file: bool,
     state_dir: bool,
+    /// `--ca-file` or `--client-cert`.
+    trust: bool,
 }
 
 /// What was typed and exported, settled; the outer error is clap's.
@@ -42,6 +46,7 @@ pub fn parse() -> Result<Outcome<Cli>, clap::Error> {
         key_file: typed("key_file"),
         passphrase_file: typed("passphrase_file"),
         state_dir: typed("state_dir"),
+        trust: typed("ca_file") || typed("client_cert"),
     };
     Ok(settle(Cli::from_arg_matches(&matches)?, typed))
 }
@@ -55,6 +60,12 @@ fn settle(mut cli: Cli, typed: Typed) -> Outcome<Cli> {
             )));
         }
         global.coordinator = None;
+    }
+    let is_https = |url: &String| url.starts_with("https:");
+    if typed.trust && !global.coordinator.as_ref().is_some_and(is_https) {
+        return Err(Failure::usage(
+            "--ca-file and --client-cert go with --coordinator https://HOST:PORT",
+        ));
     }
     if !matches!(cli.command, Command::Doctor(_)) {
         prefer(
@@ -153,6 +164,11 @@ mod tests {
             key_file: true,
             passphrase_file: true,
             state_dir: true,
+            trust: false,
+        };
+        let trust = Typed {
+            trust: true,
+            ..none
         };
         for (line, typed) in [
             ("snapshots --repo r --key-file k --passphrase-file p", none),
@@ -161,6 +177,8 @@ mod tests {
             ("snapshots --coordinator c --take-over", none),
             ("snapshots --coordinator c --state-dir s", all),
             ("init --coordinator c", all),
+            ("snapshots --repo r --ca-file f", trust),
+            ("snapshots --coordinator http://c --ca-file f", trust),
             ("key list --repo r --coordinator c", all),
         ] {
             let refused = settled(line, typed).unwrap_err();
@@ -169,6 +187,8 @@ mod tests {
         let only_variable = settled("key list --repo r --coordinator c", none).unwrap();
         assert!(only_variable.global.coordinator.is_none());
         settled("snapshots --coordinator c --key-file k --state-dir s", none).unwrap();
+        settled("snapshots --coordinator https://c --ca-file f", trust).unwrap();
+        settled("snapshots --repo r --ca-file f", none).unwrap();
         let init = settled("init --repo r --key-file k --passphrase-file p", none).unwrap();
         assert!(init.global.key_file.is_some() && init.global.passphrase_file.is_some());
     }

@@ -12,6 +12,7 @@ use crate::repo::rebuild::rebuild_and_index;
 use crate::repo::{Repository, Store, StoreOptions, kek};
 use crate::service::transport;
 use crate::settings::{Agents, CoordinatorSettings, ServerSettings};
+use futures::TryStreamExt;
 use holdfast_format::id::CatalogId;
 use holdfast_format::keys::Kek;
 use holdfast_format::names;
@@ -199,8 +200,14 @@ async fn make_first_catalog(
                 names::OWNER,
                 names::DELETIONS,
             ] {
-                let held = repository.store().list(used).await?;
-                if !held.is_empty() {
+                // The first is enough: of a repository in use there may be millions.
+                if repository
+                    .store()
+                    .list_stream(used)
+                    .try_next()
+                    .await?
+                    .is_some()
+                {
                     return Err(missing.into());
                 }
             }

@@ -281,6 +281,9 @@ impl ServerSettings {
                  and a volume whose agent died is free after a lease",
             );
         }
+        if self.kubernetes.mode == KubernetesMode::Off && self.kubernetes.kubeconfig.is_some() {
+            settings.refuse("kubernetes.kubeconfig goes with kubernetes.mode auto or on");
+        }
         if !(1..=19).contains(&self.packs.level) {
             settings.refuse("packs.level must be between 1 and 19");
         }

@@ -47,6 +47,7 @@ struct Cluster {
     /// What is older than this cannot be watched from.
     forgotten: u64,
     away: bool,
+    refused: String,
     calls: BTreeMap<String, u64>,
 }
 
@@ -148,6 +149,11 @@ impl Api {
         self.change(|cluster| cluster.away = away);
     }
 
+    /// Refuses to write objects of this name.
+    pub fn refuse(&self, name: &str) {
+        self.change(|cluster| cluster.refused = name.to_owned());
+    }
+
     /// How often it was asked for each verb and kind, such as `list v1/pods`.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.lock().calls.clone()
@@ -246,6 +252,9 @@ async fn answer(
             .or_default() += 1;
         if cluster.away {
             return status(503, "ServiceUnavailable", "away");
+        }
+        if verb == "patch" && target.name.as_ref() == Some(&cluster.refused) {
+            return status(422, "Invalid", "refused");
         }
     }
     if verb == "watch" {

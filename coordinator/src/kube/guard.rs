@@ -76,6 +76,7 @@ impl Guard {
     async fn look(&mut self, coordinator: &Coordinator, picture: &Picture) -> Result<Wanted> {
         let now = now(coordinator);
         self.follow(coordinator, now);
+        let busy = coordinator.hub().backing_up();
         let mut rules = HashMap::new();
         let mut seen = HashSet::with_capacity(picture.volumes.len());
         for volume in &picture.volumes {
@@ -88,7 +89,7 @@ impl Guard {
             };
             match &policy.rhythm {
                 // One that runs, whoever asked for it, makes the snapshot that is due.
-                Some(Rhythm::Schedule(_)) if coordinator.hub().is_backing_up(name) => {}
+                Some(Rhythm::Schedule(_)) if busy.contains(name) => {}
                 Some(Rhythm::Schedule(schedule)) => {
                     self.offer(volume, policy, &reference, schedule, now);
                 }

@@ -1,5 +1,6 @@
 //! Brings what is said of volumes and policies to the API server, by server-side apply: what is there already
-//! is not written again, also after a restart, and what fails is tried again with the next look.
+//! is not written again, also after a restart, and what fails is tried again. An object that the server refuses
+//! holds up no other.
 
 use crate::kube::api::{API_VERSION, BackupPolicy, ClusterBackupPolicy, VolumeProtection};
 use holdfast_runtime::shutdown::Shutdown;
@@ -8,7 +9,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Who writes.
@@ -17,6 +18,8 @@ const MANAGER: &str = "holdfast-coordinator";
 const PAUSE: Duration = Duration::from_secs(1);
 /// Writes of a round: a cluster that has just been taken over is told slowly.
 const WRITES: usize = 100;
+/// An object that was refused is tried again after this long.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Objects of a page.
 const PAGE: u32 = 500;
 
@@ -65,6 +68,7 @@ struct There {
 struct Writer {
     client: Client,
     there: HashMap<Key, There>,
+    refused: HashMap<Key, Instant>,
 }
 
 /// Writes what is sent, the newest only, until the coordinator stops.
@@ -126,24 +130,38 @@ impl Writer {
                 }
             }
         }
-        Ok(Self { client, there })
+        Ok(Self {
+            client,
+            there,
+            refused: HashMap::new(),
+        })
     }
 
     async fn write(&mut self, wanted: &Wanted) -> kube::Result<()> {
         let mut writes = 0;
+        self.refused
+            .retain(|_, since| since.elapsed() < REFUSED_FOR);
         for object in &wanted.objects {
             let key = object.key();
             let known = self.there.get(&key).cloned().unwrap_or_default();
             let status = with_old_times(object.status.clone(), &known.status);
             let makes = object.spec.as_ref().is_some_and(|spec| *spec != known.spec);
-            if !makes && status == known.status {
+            if (!makes && status == known.status) || self.refused.contains_key(&key) {
                 continue;
             }
             writes += 1;
             if writes > WRITES {
                 return Ok(());
             }
-            self.apply(object, makes, &status).await?;
+            match self.apply(object, makes, &status).await {
+                Err(kube::Error::Api(error)) if is_about_the_object(error.code) => {
+                    let (kind, namespace, name) = &key;
+                    tracing::warn!(%error, kind, namespace, name, "its status is refused by the cluster's API");
+                    self.refused.insert(key, Instant::now());
+                    continue;
+                }
+                applied => applied?,
+            }
             let spec = object.spec.clone().unwrap_or(known.spec);
             self.there.insert(key, There { spec, status });
         }
@@ -207,6 +225,11 @@ impl Writer {
             patched => patched.map(drop),
         }
     }
+}
+
+/// Whether an answer says nothing about other objects: the server is well, and not too busy.
+fn is_about_the_object(code: u16) -> bool {
+    (400..500).contains(&code) && code != 401 && code != 429
 }
 
 /// A condition whose status is the same has not changed since.

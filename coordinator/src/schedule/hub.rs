@@ -330,6 +330,14 @@ impl Hub {
         })
     }
 
+    /// The volumes whose backups run or wait.
+    pub fn backing_up(&self) -> HashSet<String> {
+        let state = self.lock();
+        let jobs = state.jobs.iter().map(|row| row.info.borrow());
+        let running = jobs.filter(|info| info.ended_ns == 0 && info.what == "backup");
+        running.map(|info| info.volume.clone()).collect()
+    }
+
     /// What agents say of volumes that they list and may read: volume, its state now, and when that
     /// arrived.
     pub fn served(&self, now: Duration) -> Vec<Served> {

@@ -352,6 +352,8 @@ fn a_policy_that_is_wrong_says_where_and_protects_nothing() {
     cluster
         .api
         .put("v1/namespaces", json!({"metadata": {"name": "shop"}}));
+    // What is said of one object, and refused, holds up nothing that is said of others.
+    cluster.api.refuse("orders");
     let spec = json!({"schedule": {"cron": "61 * * * *", "timeZone": "Mars/Olympus"}});
     cluster.api.put(POLICIES, policy("wrong", spec));
     let found = cluster.until_phase(POLICIES, "wrong", "Invalid");
@@ -362,6 +364,7 @@ fn a_policy_that_is_wrong_says_where_and_protects_nothing() {
     );
     let found = cluster.until_phase(PROTECTIONS, "uploads", "Unprotected");
     assert_eq!(found["reason"], "PolicyInvalid", "{found}");
+    cluster.api.refuse("");
     // Mended, it begins; a claim that says no is left alone.
     let mut claim = cluster
         .api

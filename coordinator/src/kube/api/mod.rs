@@ -1,6 +1,5 @@
 //! The API's kinds, `holdfast.dev/v1alpha1`. Doc comments of fields are the descriptions that `kubectl explain`
-//! shows. Unknown fields are ignored here, as objects come from an API server whose schema may be newer; in a
-//! file they are errors (`policy::file`).
+//! shows. Unknown fields are ignored here: objects come from an API server whose schema may be newer.
 //!
 //! Retention, verification, drills and replication get their fields beside `schedule` in `PolicySpec` when
 //! there are engines that serve them, and not before.
