@@ -7,7 +7,7 @@ use crate::browse::{self, Library, Suspects};
 use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
-use crate::kube::Picture;
+use crate::kube::{Events, Picture};
 use crate::metrics::CoordinatorMetrics;
 use crate::repo::claim::{Waiting, acquire};
 use crate::repo::reconcile::{ObjectProblem, Reconciled, reconcile};
@@ -45,6 +45,7 @@ pub struct Coordinator {
     stopping: Shutdown,
     /// In a cluster, how it looks now.
     pictures: OnceLock<Pictures>,
+    events: OnceLock<Events>,
 }
 
 type Pictures = watch::Receiver<Option<Arc<Picture>>>;
@@ -173,6 +174,7 @@ impl Coordinator {
             stopper: Mutex::new(Some(stopper)),
             stopping,
             pictures: OnceLock::new(),
+            events: OnceLock::new(),
         })
     }
 
@@ -260,6 +262,15 @@ impl Coordinator {
     /// The cluster as it looks now.
     pub(crate) fn picture(&self) -> Option<Arc<Picture>> {
         self.pictures.get()?.borrow().clone()
+    }
+
+    pub(crate) fn set_events(&self, events: Events) {
+        let _ = self.events.set(events);
+    }
+
+    /// Where events are told; `None`: there is no cluster.
+    pub(crate) fn events(&self) -> Option<&Events> {
+        self.events.get()
     }
 
     pub(crate) fn hub(&self) -> &Hub {

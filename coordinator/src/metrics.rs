@@ -18,6 +18,8 @@ pub struct CoordinatorMetrics {
     gauges: Gauges,
     volumes: VolumeGauges,
     made_suspicious: IntCounter,
+    events: IntCounter,
+    events_dropped: IntCounter,
 }
 
 macro_rules! gauges {
@@ -54,6 +56,14 @@ impl CoordinatorMetrics {
                 "holdfast_snapshots_suspicious_total",
                 "Snapshots that were suspicious when they were committed, since the process began.",
             ),
+            events: metrics.counter(
+                "holdfast_kubernetes_events_total",
+                "Events of the cluster's objects that were told to its API.",
+            ),
+            events_dropped: metrics.counter(
+                "holdfast_kubernetes_events_dropped_total",
+                "Events that were not told: too many waited, or the API did not take them.",
+            ),
         }
     }
 
@@ -67,6 +77,12 @@ impl CoordinatorMetrics {
         let made = self.coordinator.made_suspicious();
         self.made_suspicious
             .inc_by(made.saturating_sub(self.made_suspicious.get()));
+        let told = self.coordinator.events().map(|events| events.counts());
+        let told = told.unwrap_or_default();
+        let raise =
+            |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        raise(&self.events, told.told);
+        raise(&self.events_dropped, told.dropped);
         self.volumes.update(&self.coordinator);
         if let Ok(status) = self.coordinator.status().await {
             gauges.open_sessions.set(number(status.open_sessions));

@@ -2,6 +2,7 @@
 //! (410 Gone), made, replaced under their version, patched, applied, deleted behind finalizers. It counts
 //! what it is asked, and can be away.
 
+mod objects;
 mod path;
 
 use axum::Router;
@@ -11,7 +12,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use path::Target;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,8 @@ struct Cluster {
     forgotten: u64,
     away: bool,
     refused: String,
+    /// Kinds that may not be written.
+    forbidden: BTreeSet<String>,
     calls: BTreeMap<String, u64>,
 }
 
@@ -154,6 +157,38 @@ impl Api {
         self.change(|cluster| cluster.refused = name.to_owned());
     }
 
+    /// Takes the right to write objects of a kind away, or gives it back.
+    pub fn set_forbidden(&self, kind: &str, forbidden: bool) {
+        self.change(|cluster| {
+            match forbidden {
+                true => cluster.forbidden.insert(kind.to_owned()),
+                false => cluster.forbidden.remove(kind),
+            };
+        });
+    }
+
+    /// Deletes an object as `kubectl delete` does: it goes when its finalizers have gone.
+    pub fn ask_to_delete(&self, kind: &str, namespace: &str, name: &str) {
+        let target = Target {
+            kind: kind.to_owned(),
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            part: None,
+        };
+        self.change(|cluster| {
+            cluster.delete(&target);
+        });
+    }
+
+    /// All objects of a kind.
+    pub fn all(&self, kind: &str) -> Vec<Value> {
+        let cluster = self.lock();
+        let objects = cluster.objects.get(kind).into_iter();
+        objects
+            .flat_map(|objects| objects.values().cloned())
+            .collect()
+    }
+
     /// How often it was asked for each verb and kind, such as `list v1/pods`.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.lock().calls.clone()
@@ -190,6 +225,14 @@ impl Cluster {
             meta["creationTimestamp"] = json!("2026-11-21T02:00:00Z");
         }
         let objects = self.objects.entry(kind.to_owned()).or_default();
+        if kind.starts_with("holdfast.dev/") {
+            let before = objects.get(&key);
+            let generation = before.map_or(0, |before| {
+                before["metadata"]["generation"].as_i64().unwrap_or(1)
+            });
+            let is_same = before.is_some_and(|before| before["spec"] == object["spec"]);
+            object["metadata"]["generation"] = json!(generation + i64::from(!is_same));
+        }
         let known = objects.insert(key.clone(), object.clone()).is_some();
         let what = if known { "MODIFIED" } else { "ADDED" };
         self.record(kind, key.0, what, object.clone());
@@ -255,6 +298,10 @@ async fn answer(
         }
         if verb == "patch" && target.name.as_ref() == Some(&cluster.refused) {
             return status(422, "Invalid", "refused");
+        }
+        let writes = !matches!(verb, "get" | "list" | "watch");
+        if writes && cluster.forbidden.contains(&target.kind) {
+            return status(403, "Forbidden", "the role does not allow it");
         }
     }
     if verb == "watch" {
@@ -374,113 +421,6 @@ fn watched(shared: Arc<Shared>, target: Target, query: &Words) -> Response {
         }
     });
     Body::from_stream(ReceiverStream::new(receiver)).into_response()
-}
-
-impl Cluster {
-    fn find(&self, target: &Target) -> Option<Value> {
-        self.objects.get(&target.kind)?.get(&target.key()).cloned()
-    }
-
-    fn create(&mut self, target: &Target, mut object: Value) -> Response {
-        if let Some(prefix) = object["metadata"]["generateName"].as_str()
-            && object["metadata"]["name"].is_null()
-        {
-            object["metadata"]["name"] = json!(format!("{prefix}{}", self.version));
-        }
-        if let Some(namespace) = &target.namespace {
-            object["metadata"]["namespace"] = json!(namespace);
-        }
-        let named = Target {
-            name: object["metadata"]["name"].as_str().map(str::to_owned),
-            ..target.clone()
-        };
-        if self.find(&named).is_some() {
-            return status(409, "AlreadyExists", "it exists");
-        }
-        reply(201, &self.put(&target.kind, object))
-    }
-
-    fn update(&mut self, target: &Target, object: Value) -> Response {
-        let Some(known) = self.find(target) else {
-            return status(404, "NotFound", "no such object");
-        };
-        let version = &object["metadata"]["resourceVersion"];
-        if !version.is_null() && *version != known["metadata"]["resourceVersion"] {
-            return status(409, "Conflict", "the object has been modified");
-        }
-        let object = target.within(&known, object);
-        self.settle(target, object)
-    }
-
-    fn patch(&mut self, target: &Target, patch: &Value, applies: bool) -> Response {
-        let known = match self.find(target) {
-            Some(known) => known,
-            // An apply that names another object than its path is refused.
-            None if applies && patch["metadata"]["name"] != json!(target.name) => {
-                return status(422, "Invalid", "metadata.name differs from the path");
-            }
-            None if applies => json!({}),
-            None => return status(404, "NotFound", "no such object"),
-        };
-        let version = &patch["metadata"]["resourceVersion"];
-        if !version.is_null() && *version != known["metadata"]["resourceVersion"] {
-            return status(409, "Conflict", "the object has been modified");
-        }
-        let mut object = known.clone();
-        merge(&mut object, patch);
-        let object = target.within(&known, object);
-        if object == known {
-            return reply(200, &known);
-        }
-        self.settle(target, object)
-    }
-
-    fn delete(&mut self, target: &Target) -> Response {
-        let Some(mut object) = self.find(target) else {
-            return status(404, "NotFound", "no such object");
-        };
-        let meta = &mut object["metadata"];
-        if meta["finalizers"]
-            .as_array()
-            .is_some_and(|list| !list.is_empty())
-        {
-            meta["deletionTimestamp"] = json!("2026-11-21T03:00:00Z");
-            return reply(200, &self.put(&target.kind, object));
-        }
-        self.remove(&target.kind, &target.key());
-        reply(200, &object)
-    }
-
-    /// Keeps an object, or lets go of one whose last finalizer went.
-    fn settle(&mut self, target: &Target, object: Value) -> Response {
-        let meta = &object["metadata"];
-        let held = meta["finalizers"]
-            .as_array()
-            .is_some_and(|list| !list.is_empty());
-        if !meta["deletionTimestamp"].is_null() && !held {
-            self.remove(&target.kind, &target.key());
-            return reply(200, &object);
-        }
-        reply(200, &self.put(&target.kind, object))
-    }
-}
-
-/// RFC 7386.
-fn merge(object: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *object = patch.clone();
-        return;
-    };
-    if !object.is_object() {
-        *object = json!({});
-    }
-    for (name, value) in fields {
-        if value.is_null() {
-            object.as_object_mut().map(|object| object.remove(name));
-        } else {
-            merge(&mut object[name], value);
-        }
-    }
 }
 
 fn reply(code: u16, object: &Value) -> Response {

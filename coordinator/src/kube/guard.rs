@@ -4,8 +4,10 @@
 //! What it remembers is lost with the process and found again: the last run of a volume is its newest snapshot,
 //! so a run that was missed while nobody looked is caught up once, and one that was made is not made again.
 
+use super::events::Reason;
 use super::picture::{Picture, PolicyFacts, Volume};
 use super::statuses::Wanted;
+use super::told::{self, Mistakes, object_of};
 use super::words::{Known, said};
 use crate::Coordinator;
 use crate::error::Result;
@@ -23,6 +25,8 @@ use tokio::sync::watch;
 
 /// How often it is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// What is said of a run that was not started in time.
+const MISSED: &str = "nobody was there to start it in time";
 
 struct Guard {
     queue: Queue,
@@ -31,6 +35,9 @@ struct Guard {
     /// The newest end of a run that was taken in.
     heard_ns: i64,
     rules: Rules,
+    mistakes: Mistakes,
+    /// Jobs that were stopped, since they took too long.
+    overdue: HashSet<JobId>,
 }
 
 /// Begins, once there is a picture; until the coordinator stops.
@@ -49,6 +56,8 @@ pub fn start(
             known: HashMap::new(),
             heard_ns: 0,
             rules,
+            mistakes: Mistakes::default(),
+            overdue: HashSet::new(),
         };
         loop {
             tokio::select! {
@@ -75,7 +84,10 @@ pub fn start(
 impl Guard {
     async fn look(&mut self, coordinator: &Coordinator, picture: &Picture) -> Result<Wanted> {
         let now = now(coordinator);
-        self.follow(coordinator, now);
+        self.follow(coordinator, picture, now);
+        if let Some(events) = coordinator.events() {
+            self.mistakes.tell(events, picture);
+        }
         let busy = coordinator.hub().backing_up();
         let mut rules = HashMap::new();
         let mut seen = HashSet::with_capacity(picture.volumes.len());
@@ -91,7 +103,10 @@ impl Guard {
                 // One that runs, whoever asked for it, makes the snapshot that is due.
                 Some(Rhythm::Schedule(_)) if busy.contains(name) => {}
                 Some(Rhythm::Schedule(schedule)) => {
-                    self.offer(volume, policy, &reference, schedule, now);
+                    let is_missed = self.offer(volume, policy, &reference, schedule, now);
+                    if is_missed && let Some(object) = object_of(volume) {
+                        coordinator.tell(&object, Reason::MissedStartingDeadline, MISSED);
+                    }
                 }
                 Some(Rhythm::Exposure(bound, windows)) if windows.is_open(now) => {
                     // The name is matched by the map; the pattern is never asked.
@@ -116,15 +131,26 @@ impl Guard {
                 merged = dropped.merged,
                 "the run was not started"
             );
-            self.failed(&name, now, why, "no room or no agent before its deadline");
+            let note = "no room or no agent before its deadline";
+            self.failed(&name, now, why, note);
+            tell(
+                coordinator,
+                picture,
+                &name,
+                Reason::MissedStartingDeadline,
+                note,
+            );
         }
         for run in self.queue.overdue(now) {
-            if let Some(job) = self.jobs.get(&run.entry.volume) {
-                tracing::warn!(
-                    volume = run.entry.volume,
-                    "the run takes longer than its policy's deadline"
-                );
-                coordinator.hub().cancel(job)?;
+            let volume = &run.entry.volume;
+            let Some(job) = self.jobs.get(volume) else {
+                continue;
+            };
+            coordinator.hub().cancel(job)?;
+            if self.overdue.insert(*job) {
+                let note = "the run takes longer than its policy's deadline";
+                tracing::warn!(volume, "{note}");
+                tell(coordinator, picture, volume, Reason::DeadlineExceeded, note);
             }
         }
         self.start(coordinator, picture, now);
@@ -158,6 +184,7 @@ impl Guard {
         Ok(())
     }
 
+    /// Offers a run that is due; whether one was not started in time.
     fn offer(
         &mut self,
         volume: &Volume,
@@ -165,7 +192,7 @@ impl Guard {
         reference: &str,
         schedule: &Schedule,
         now: Timestamp,
-    ) {
+    ) -> bool {
         let name = &volume.subject.id;
         let known = self.known.entry(name.clone()).or_default();
         let newest = known.newest.as_ref().map(|(at, _)| *at);
@@ -208,20 +235,17 @@ impl Guard {
             Due::TooLate { scheduled, next } => {
                 known.offered = Some(scheduled);
                 known.next = next;
-                self.failed(
-                    name,
-                    now,
-                    "MissedStartingDeadline",
-                    "nobody was there to start it in time",
-                );
+                self.failed(name, now, "MissedStartingDeadline", MISSED);
+                return true;
             }
             Due::Waiting { opens, .. } => known.next = Some(opens),
             Due::Later { next } => known.next = next,
         }
+        false
     }
 
     /// Takes in how runs have ended, whoever asked for them.
-    fn follow(&mut self, coordinator: &Coordinator, now: Timestamp) {
+    fn follow(&mut self, coordinator: &Coordinator, picture: &Picture, now: Timestamp) {
         let hub = coordinator.hub();
         let mut heard = self.heard_ns;
         for info in hub.jobs() {
@@ -229,9 +253,17 @@ impl Guard {
                 continue;
             }
             heard = heard.max(info.ended_ns);
+            let is_ours = self.jobs.get(&info.volume);
+            let is_ours = is_ours.is_some_and(|job| job.as_bytes()[..] == info.id[..]);
+            let (reason, note) = told::end(&info);
             let report = info.last.unwrap_or_default();
             if let Some(known) = self.known.get_mut(&info.volume) {
                 known.is_fresh = false;
+                // Runs that keep a bound of exposure are many: that all is well again is news, that it still is not.
+                let is_news = reason != Reason::BackupCompleted || known.failure.is_some();
+                if is_ours || is_news {
+                    tell(coordinator, picture, &info.volume, reason, note);
+                }
                 match report.state() {
                     JobState::Done => known.failure = None,
                     _ => self.failed(&info.volume, now, &report.reason, &report.detail),
@@ -250,7 +282,9 @@ impl Guard {
             ended.push((volume.clone(), state));
         }
         for (volume, state) in ended {
-            self.jobs.remove(&volume);
+            if let Some(job) = self.jobs.remove(&volume) {
+                self.overdue.remove(&job);
+            }
             let end = match state {
                 JobState::Done => End::Done,
                 JobState::Cancelled => End::Cancelled,
@@ -258,6 +292,8 @@ impl Guard {
             };
             if let Finished::GivenUp { attempts, .. } = self.queue.finish(&volume, end, now) {
                 tracing::error!(volume, attempts, "given up until it is due again");
+                let note = format!("failed {attempts} times; tried again when it is due again");
+                tell(coordinator, picture, &volume, Reason::BackupGivenUp, note);
             }
         }
     }
@@ -282,6 +318,9 @@ impl Guard {
             match order(coordinator, picture, &run) {
                 Ok(job) => {
                     tracing::info!(volume, policy = run.entry.policy, job = %job, "backup started");
+                    let node = run.entry.node.unwrap_or_default();
+                    let note = format!("by {} on node {node}", run.entry.policy);
+                    tell(coordinator, picture, &volume, Reason::BackupStarted, note);
                     self.jobs.insert(volume, job);
                 }
                 Err(error) => broken.push((volume, error)),
@@ -290,8 +329,24 @@ impl Guard {
         for (volume, error) in broken {
             tracing::warn!(volume, %error, "backup could not be started");
             self.queue.finish(&volume, End::Failed, now);
-            self.failed(&volume, now, error.reason().as_str(), &error.to_string());
+            let reason = error.reason().as_str();
+            self.failed(&volume, now, reason, &error.to_string());
+            let note = format!("{reason}: {error}");
+            tell(coordinator, picture, &volume, Reason::BackupFailed, note);
         }
+    }
+}
+
+/// Tells something of a volume.
+fn tell(
+    coordinator: &Coordinator,
+    picture: &Picture,
+    volume: &str,
+    reason: Reason,
+    note: impl Into<String>,
+) {
+    if let Some(object) = picture.volume(volume).and_then(object_of) {
+        coordinator.tell(&object, reason, note);
     }
 }
 

@@ -4,6 +4,7 @@
 //! kept. Where the API cannot be reached, the agents go on by the plans they have.
 
 pub mod api;
+pub mod events;
 mod facts;
 mod feed;
 mod guard;
@@ -11,6 +12,7 @@ mod picture;
 mod plan;
 mod statuses;
 mod subjects;
+mod told;
 mod watch;
 mod words;
 mod world;
@@ -19,6 +21,7 @@ use crate::Coordinator;
 use crate::error::{Error, Result};
 use crate::schedule::{ContinuousRule, Rules, start_continuous};
 use crate::settings::{KubernetesMode, KubernetesSettings};
+pub use events::Events;
 pub use picture::Picture;
 
 use kube::Client;
@@ -66,6 +69,13 @@ fn unusable(what: &str, error: &dyn std::error::Error) -> Error {
 /// Watches the cluster, sends agents their plans and protects volumes as policies say, until the coordinator
 /// stops. `rules` are those of the settings, for volumes that no policy has a bound for.
 pub fn start(coordinator: &Arc<Coordinator>, client: Client, rules: Vec<ContinuousRule>) {
+    let events = Events::new(coordinator.clock().clone());
+    events.start(
+        client.clone(),
+        &crate::settings::host_name(),
+        coordinator.stopping(),
+    );
+    coordinator.set_events(events);
     let updates = watch::start(&client, &coordinator.stopping());
     let pictures = feed::start(coordinator, updates);
     coordinator.set_pictures(pictures.clone());

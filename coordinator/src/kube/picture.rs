@@ -20,6 +20,7 @@ pub struct Picture {
     /// Its policies.
     pub policies: HashMap<PolicyReference, PolicyFacts>,
     deciding: Policies,
+    places: HashMap<String, usize>,
 }
 
 /// A volume.
@@ -62,6 +63,9 @@ impl Picture {
         }
         let policies = Policies::new(world.policies().cloned());
         let subjects = subjects(world);
+        let places = subjects.iter().enumerate();
+        let places = places.map(|(at, subject)| (subject.id.clone(), at));
+        let places = places.collect();
         let decisions = policies.decide_all(&subjects);
         let volumes = subjects.into_iter().zip(decisions);
         Self {
@@ -87,15 +91,18 @@ impl Picture {
                 })
                 .collect(),
             deciding: policies,
+            places,
         }
+    }
+
+    /// A volume, by the name of its history.
+    pub fn volume(&self, name: &str) -> Option<&Volume> {
+        self.volumes.get(*self.places.get(name)?)
     }
 
     /// Why a volume is protected or not; `None` where there is no such volume.
     pub fn explain(&self, name: &str) -> Option<ExplainReply> {
-        let volume = self
-            .volumes
-            .iter()
-            .find(|volume| volume.subject.id == name)?;
+        let volume = self.volume(name)?;
         let Explanation {
             decision,
             word,

@@ -20,22 +20,34 @@ const WAITING: usize = 1024;
 /// Watches all kinds; the news of them.
 pub fn start(client: &Client, stopping: &Shutdown) -> Receiver<Update> {
     let (sender, receiver) = mpsc::channel(WAITING);
-    follow::<PodFacts>(client, stopping, sender.clone(), Update::Pods);
-    follow::<ClaimFacts>(client, stopping, sender.clone(), Update::Claims);
-    follow::<VolumeFacts>(client, stopping, sender.clone(), Update::Volumes);
-    follow::<NamespaceFacts>(client, stopping, sender.clone(), Update::Namespaces);
-    follow::<Policy>(client, stopping, sender.clone(), Update::Policies);
-    follow::<ClusterPolicy>(client, stopping, sender, Update::ClusterPolicies);
+    follow::<PodFacts, _>(client, stopping, sender.clone(), Update::Pods);
+    follow::<ClaimFacts, _>(client, stopping, sender.clone(), Update::Claims);
+    follow::<VolumeFacts, _>(client, stopping, sender.clone(), Update::Volumes);
+    follow::<NamespaceFacts, _>(client, stopping, sender.clone(), Update::Namespaces);
+    follow::<Policy, _>(client, stopping, sender.clone(), Update::Policies);
+    follow::<ClusterPolicy, _>(client, stopping, sender, Update::ClusterPolicies);
     receiver
 }
 
-fn follow<F>(
+/// Watches one kind, for a controller of its own; the news of it.
+pub fn one<F>(client: &Client, stopping: &Shutdown) -> Receiver<Change<F>>
+where
+    F: Facts,
+    F::Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(WAITING);
+    follow::<F, Change<F>>(client, stopping, sender, |change| change);
+    receiver
+}
+
+fn follow<F, U>(
     client: &Client,
     stopping: &Shutdown,
-    news: Sender<Update>,
-    as_update: fn(Change<F>) -> Update,
+    news: Sender<U>,
+    as_update: fn(Change<F>) -> U,
 ) where
     F: Facts,
+    U: Send + 'static,
     F::Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let api: Api<F::Object> = Api::all(client.clone());

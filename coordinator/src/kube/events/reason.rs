@@ -1,0 +1,47 @@
+//! Why an event is told: a closed list of words that stay as they are, since people and alerts go by them.
+
+/// Whether something is as it should be.
+const NORMAL: &str = "Normal";
+/// Or not.
+const WARNING: &str = "Warning";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident $kind:ident,)*) => {
+        /// Why an event is told.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $name),* }
+
+        impl Reason {
+            /// The stable word for it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),* }
+            }
+
+            /// `Normal` or `Warning`.
+            pub fn kind(self) -> &'static str {
+                match self { $(Self::$name => $kind),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// A run of a volume was started.
+    BackupStarted NORMAL,
+    /// It has made a snapshot.
+    BackupCompleted NORMAL,
+    /// It has made a snapshot, but some files could not be read.
+    BackupPartial WARNING,
+    /// It has made none.
+    BackupFailed WARNING,
+    /// It was stopped.
+    BackupCancelled NORMAL,
+    /// It has failed too often, and is left until it is due again.
+    BackupGivenUp WARNING,
+    /// It takes longer than its policy allows, and is stopped.
+    DeadlineExceeded WARNING,
+    /// It could not be started in time.
+    MissedStartingDeadline WARNING,
+    /// A policy is not understood and protects nothing.
+    PolicyInvalid WARNING,
+}
