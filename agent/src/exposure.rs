@@ -46,6 +46,10 @@ impl Exposures {
                 let name = facts.name.as_str();
                 let state = match (standing.get(name), &self.journals) {
                     (Some(standing), _) => state_of(name, standing),
+                    // Its policy does not want one.
+                    (None, Some(journals)) if journals.has_let_go_of(name) => {
+                        state(name, "off", "")
+                    }
                     // Its first run starts one.
                     (None, Some(_)) => state(name, "walk", "FirstRun"),
                     (None, None) => state(name, "off", ""),
@@ -180,6 +184,19 @@ mod tests {
         let states = exposures.states();
         assert_eq!(states[0].1, state("web", "off", ""));
         assert!(MODES.contains(&states[0].1.journal.as_str()));
+    }
+
+    #[test]
+    fn a_volume_whose_policy_wants_no_journal_says_so() {
+        let journals = Journals::start(crate::settings::JournalSource::Inotify).unwrap();
+        let exposures = Exposures::new(Some(journals.clone()));
+        exposures.set_volumes(vec![VolumeFacts::named("web".parse().unwrap())]);
+        assert_eq!(exposures.states()[0].1, state("web", "walk", "FirstRun"));
+        journals.let_go_of("web");
+        assert_eq!(exposures.states()[0].1, state("web", "off", ""));
+        // Another volume under the name is not meant.
+        journals.retain(&std::collections::HashSet::new());
+        assert_eq!(exposures.states()[0].1, state("web", "walk", "FirstRun"));
     }
 
     #[test]

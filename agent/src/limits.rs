@@ -12,7 +12,7 @@ const BURST: Duration = Duration::from_millis(250);
 /// A token bucket that may go into debt: who takes bytes first is told how long to wait for them.
 /// Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct RateLimit(Option<Arc<Bucket>>);
+pub struct RateLimit(Vec<Arc<Bucket>>);
 
 #[derive(Debug)]
 struct Bucket {
@@ -29,7 +29,7 @@ struct State {
 impl RateLimit {
     /// No limit.
     pub fn unlimited() -> Self {
-        Self(None)
+        Self(Vec::new())
     }
 
     /// At most so many bytes a second; `None` and 0 are no limit.
@@ -43,27 +43,23 @@ impl RateLimit {
                 }),
             })
         });
-        Self(bucket)
+        Self(bucket.into_iter().collect())
+    }
+
+    /// Both limits: this one, shared with whoever has it, and another.
+    pub fn and(&self, other: &Self) -> Self {
+        Self(self.0.iter().chain(&other.0).cloned().collect())
     }
 
     /// Takes `bytes` at `now`; how long to wait before going on.
     pub fn take(&self, bytes: u64, now: Instant) -> Duration {
-        let Some(bucket) = &self.0 else {
-            return Duration::ZERO;
-        };
-        // A poisoned bucket still holds two plain numbers.
-        let mut state = bucket.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let rate = bucket.bytes_per_second;
-        let passed = now.saturating_duration_since(state.at).as_secs_f64();
-        state.at = state.at.max(now);
-        let most = rate * BURST.as_secs_f64();
-        state.balance = (state.balance + passed * rate).min(most) - bytes as f64;
-        Duration::try_from_secs_f64((-state.balance / rate).max(0.0)).unwrap_or(Duration::MAX)
+        let waits = self.0.iter().map(|bucket| bucket.take(bytes, now));
+        waits.max().unwrap_or(Duration::ZERO)
     }
 
     /// Takes `bytes` and sleeps as long as the limit wants, or until it is cancelled.
     pub fn wait(&self, bytes: u64, cancel: &Cancel) {
-        if self.0.is_none() {
+        if self.0.is_empty() {
             return;
         }
         let mut left = self.take(bytes, Instant::now());
@@ -72,6 +68,19 @@ impl RateLimit {
             std::thread::sleep(slice);
             left -= slice;
         }
+    }
+}
+
+impl Bucket {
+    fn take(&self, bytes: u64, now: Instant) -> Duration {
+        // A poisoned bucket still holds two plain numbers.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let rate = self.bytes_per_second;
+        let passed = now.saturating_duration_since(state.at).as_secs_f64();
+        state.at = state.at.max(now);
+        let most = rate * BURST.as_secs_f64();
+        state.balance = (state.balance + passed * rate).min(most) - bytes as f64;
+        Duration::try_from_secs_f64((-state.balance / rate).max(0.0)).unwrap_or(Duration::MAX)
     }
 }
 
@@ -93,6 +102,28 @@ mod tests {
         assert_eq!(limit.take(250, now), Duration::ZERO);
         assert!(limit.take(1000, now) >= Duration::from_millis(990));
         assert_eq!(RateLimit::unlimited().take(u64::MAX, now), Duration::ZERO);
+    }
+
+    #[test]
+    fn of_two_limits_the_lower_one_counts_and_the_shared_one_is_used_up_by_all() {
+        let start = Instant::now();
+        let (node, run) = (RateLimit::new(Some(1000)), RateLimit::new(Some(100)));
+        let both = node.and(&run);
+        let mut now = start;
+        for _ in 0..10 {
+            now += both.take(100, now);
+        }
+        let taken = (now - start).as_secs_f64();
+        assert!((9.0..11.0).contains(&taken), "{taken}");
+        // What another run takes is missing here.
+        now += node.take(20_000, now).mul_f64(0.5);
+        assert!(both.take(1, now) > Duration::from_secs(9));
+        assert_eq!(
+            RateLimit::unlimited()
+                .and(&RateLimit::unlimited())
+                .take(u64::MAX, now),
+            Duration::ZERO
+        );
     }
 
     #[test]

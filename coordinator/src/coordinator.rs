@@ -20,7 +20,7 @@ use crate::settings::{Agents, CoordinatorSettings};
 use holdfast_format::id::VolumeId;
 use holdfast_format::volume::VolumeFacts;
 use holdfast_format::wire::{SnapshotInfo, id_to_wire};
-use holdfast_proto::v1::{self as proto, StatusReply};
+use holdfast_proto::v1::{self as proto, BackupOrder, StatusReply};
 use holdfast_runtime::clock::Clock;
 use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::shutdown::{self, Cause, Shutdown, Stopper};
@@ -271,6 +271,15 @@ impl Coordinator {
     /// Where events are told; `None`: there is no cluster.
     pub(crate) fn events(&self) -> Option<&Events> {
         self.events.get()
+    }
+
+    /// What an agent is asked for when this volume is backed up, whoever asks: in a cluster as its policy says.
+    pub(crate) fn order_of(&self, volume: &str) -> BackupOrder {
+        let of_policy = self.picture().and_then(|picture| picture.order_of(volume));
+        of_policy.unwrap_or_else(|| BackupOrder {
+            volume: volume.to_owned(),
+            ..BackupOrder::default()
+        })
     }
 
     pub(crate) fn hub(&self) -> &Hub {

@@ -33,7 +33,7 @@ mod shared;
 mod turn;
 mod worker;
 
-pub use options::{BackupOptions, Retry};
+pub use options::{BackupOptions, Reading, Retry};
 pub use report::RunReport;
 
 use crate::beneath::Root;
@@ -390,7 +390,10 @@ impl Run<'_> {
             cursor,
             writer: index.writer()?,
             host,
-            reread: Reread::new(session.reread.clone(), root.is_distrusted()),
+            reread: Reread::new(
+                session.reread.clone(),
+                root.is_distrusted() || options.reading == Reading::All,
+            ),
             outgoing,
             profile: session.profile,
             started_ns: self.started_ns,

@@ -52,6 +52,18 @@ pub struct BackupOptions {
     pub journals: Option<Journals>,
     /// What is found by reading files again; none: nobody does.
     pub rolling: Option<Rolling>,
+    /// Whether files are read whatever their stamps say.
+    pub reading: Reading,
+}
+
+/// Which files a run reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reading {
+    /// Those whose stamps do not prove that they are unchanged.
+    #[default]
+    Changed,
+    /// All.
+    All,
 }
 
 /// How a broken run is tried again.
@@ -102,6 +114,7 @@ impl BackupOptions {
             clock: Arc::new(SystemClock::new()),
             journals: None,
             rolling: None,
+            reading: Reading::Changed,
         }
     }
 }

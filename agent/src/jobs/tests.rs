@@ -116,10 +116,15 @@ impl Bench {
 }
 
 fn backup_order(job: u8, volume: &str) -> Result<Order, Status> {
+    detecting(job, volume, proto::Detection::Unspecified)
+}
+
+fn detecting(job: u8, volume: &str, detection: proto::Detection) -> Result<Order, Status> {
     Ok(Order {
         job: Bytes::from(vec![job; 16]),
         body: Some(order::Body::Backup(proto::BackupOrder {
             volume: volume.to_owned(),
+            detection: detection.into(),
             ..Default::default()
         })),
     })
@@ -262,6 +267,26 @@ async fn volumes_say_how_they_stand_and_again_to_whoever_asks_anew() {
     drop((orders, bodies));
     let (_orders, mut bodies) = bench.subscription().await;
     assert_eq!(states(&mut bodies).await[0].volume, "web");
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_says_how_changes_are_found() {
+    let mut bench = Bench::new().await;
+    let (orders, mut bodies) = bench.subscription().await;
+    let mut job = 0;
+    let mut run = async |detection| {
+        job += 1;
+        orders.send(detecting(job, "web", detection)).await.unwrap();
+        let report = last(&mut bodies, job).await;
+        assert_eq!(report.state(), JobState::Done, "{report:?}");
+        report.stats.unwrap().files_read
+    };
+    assert_eq!(run(proto::Detection::Unspecified).await, 1);
+    // A walk believes a stamp once it is old enough.
+    while run(proto::Detection::Walk).await > 0 {}
+    assert_eq!(run(proto::Detection::Read).await, 1);
+    assert_eq!(run(proto::Detection::Walk).await, 0);
     bench.stop().await;
 }
 

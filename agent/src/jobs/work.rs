@@ -1,14 +1,16 @@
 //! Starts ordered work, each on a task of its own, within the limits.
 
 use super::table::{Names, Table};
-use crate::backup::{RunReport, backup};
+use crate::backup::{BackupOptions, Reading, RunReport, backup};
 use crate::cancel::Cancel;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::exposure::Exposures;
 use crate::journal::Journals;
+use crate::limits::RateLimit;
 use crate::metrics::AgentMetrics;
 use crate::progress::Progress;
+use crate::read::BusyPolicy;
 use crate::restore::{RestoreOptions, RestoreReport, Target, restore};
 use crate::rolling::Rolling;
 use crate::rules::Rules;
@@ -250,6 +252,7 @@ impl Context {
         // What other nodes write, this one's kernel does not tell of.
         options.journals = self.journals.clone().filter(|_| !volume.shared);
         options.rolling = self.rolling.clone();
+        self.as_asked(order, &mut options);
         options.rules =
             Rules::new(&order.exclude, &order.include).map_err(|error| Error::VolumeRefused {
                 volume: order.volume.clone(),
@@ -262,6 +265,27 @@ impl Context {
         let done = backup(&self.client, volume, &options, progress, cancel.clone()).await;
         self.metrics.running.dec();
         done
+    }
+
+    /// What the order says of how changes are found, and how fast.
+    fn as_asked(&self, order: &proto::BackupOrder, options: &mut BackupOptions) {
+        if order.detection() != proto::Detection::Unspecified
+            && let Some(journals) = options.journals.take()
+        {
+            // Watching costs the kernel memory, and would be for nothing.
+            journals.let_go_of(&order.volume);
+        }
+        if order.detection() == proto::Detection::Read {
+            options.reading = Reading::All;
+        }
+        match order.busy_files() {
+            proto::BusyFiles::Unspecified => {}
+            proto::BusyFiles::Settle => options.busy = BusyPolicy::Settle,
+            proto::BusyFiles::Reread => options.busy = BusyPolicy::Reread,
+        }
+        let limit = |rate: u64| RateLimit::new(Some(rate));
+        options.read_rate = options.read_rate.and(&limit(order.read_rate));
+        options.upload_rate = options.upload_rate.and(&limit(order.send_rate));
     }
 
     async fn restore(

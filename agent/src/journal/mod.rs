@@ -50,6 +50,8 @@ pub struct Journals(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     journals: Mutex<HashMap<String, Arc<Journal>>>,
+    /// Volumes that shall have none.
+    let_go: Mutex<HashSet<String>>,
     kinds: &'static [Kind],
     room: Arc<Room>,
     shares: Arc<Shares>,
@@ -80,6 +82,7 @@ impl Journals {
             .spawn(move || tend::all(&tasks, &stop))?;
         Ok(Self(Arc::new(Inner {
             journals: Mutex::default(),
+            let_go: Mutex::default(),
             kinds,
             room: Room::new(most_directories, MOST_BYTES),
             shares: Shares::new(share::MOST_ENTRIES),
@@ -91,6 +94,7 @@ impl Journals {
 
     /// The journal of a volume, which is at this path now.
     pub(crate) fn of(&self, volume: &str, path: &Path) -> Arc<Journal> {
+        self.let_go().remove(volume);
         let mut journals = self.journals();
         if let Some(journal) = journals.get(volume)
             && journal.path == path
@@ -108,6 +112,18 @@ impl Journals {
     /// The volumes that are not among these are gone, and their journals with them.
     pub fn retain(&self, volumes: &HashSet<String>) {
         self.journals().retain(|volume, _| volumes.contains(volume));
+        self.let_go().retain(|volume| volumes.contains(volume));
+    }
+
+    /// The volume is not followed any more, until a run wants it to be: what watched it is let go.
+    pub fn let_go_of(&self, volume: &str) {
+        self.journals().remove(volume);
+        self.let_go().insert(volume.to_owned());
+    }
+
+    /// Whether the volume is not to be followed.
+    pub fn has_let_go_of(&self, volume: &str) -> bool {
+        self.let_go().contains(volume)
     }
 
     /// A run of the volume was accepted: what can wait is done now.
@@ -135,6 +151,11 @@ impl Journals {
             .iter()
             .map(|journal| (journal.volume.clone(), journal.standing()))
             .collect()
+    }
+
+    fn let_go(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        // Names are put in and taken out one at a time.
+        self.0.let_go.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn journals(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Journal>>> {

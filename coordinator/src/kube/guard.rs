@@ -13,10 +13,11 @@ use crate::Coordinator;
 use crate::error::Result;
 use crate::policy::Outcome;
 use crate::policy::due::{Due, History, Rhythm, Schedule};
+use crate::policy::orders;
 use crate::policy::queue::{End, Entry, Finished, Limits, Queue, Run};
 use crate::schedule::{ContinuousRule, Rules, VolumePattern, What};
 use holdfast_format::id::JobId;
-use holdfast_proto::v1::{BackupOrder, JobState};
+use holdfast_proto::v1::JobState;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -355,14 +356,12 @@ fn order(coordinator: &Coordinator, picture: &Picture, run: &Run) -> Result<JobI
     let entry = &run.entry;
     let mut policies = picture.policies.iter();
     let policy = policies.find(|(reference, _)| reference.to_string() == entry.policy);
-    let files = policy.and_then(|(_, policy)| policy.spec.files.clone());
-    let files = files.unwrap_or_default();
-    let id = JobId::from_bytes(crate::repo::kek::random()?);
-    let order = BackupOrder {
-        volume: entry.volume.clone(),
-        exclude: files.exclude,
-        include: files.include,
+    let order = match policy {
+        Some((_, policy)) => orders::order(&policy.spec, &entry.volume),
+        // It was deleted since: the run is made as far as it is known.
+        None => coordinator.order_of(&entry.volume),
     };
+    let id = JobId::from_bytes(crate::repo::kek::random()?);
     let now_ns = coordinator.clock().now_ns();
     let hub = coordinator.hub();
     hub.start(id, What::Backup(order), entry.node.as_deref(), now_ns)?;

@@ -6,10 +6,11 @@ use super::world::World;
 use crate::kube::api::{PolicyReference, PolicySpec};
 use crate::policy::due::Rhythm;
 use crate::policy::error::Errors;
+use crate::policy::orders::order;
 use crate::policy::select::Explanation;
 use crate::policy::values::duration;
 use crate::policy::{Decision, FieldError, Outcome, Policies, Subject};
-use holdfast_proto::v1::{ExplainReply, ExplainedPolicy, NodePlan};
+use holdfast_proto::v1::{BackupOrder, ExplainReply, ExplainedPolicy, NodePlan};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 
@@ -98,6 +99,18 @@ impl Picture {
     /// A volume, by the name of its history.
     pub fn volume(&self, name: &str) -> Option<&Volume> {
         self.volumes.get(*self.places.get(name)?)
+    }
+
+    /// What an agent is asked for when a volume is backed up: as its policy says; `None` where none protects it.
+    pub fn order_of(&self, name: &str) -> Option<BackupOrder> {
+        let volume = self.volume(name)?;
+        match &volume.decision.outcome {
+            Outcome::Protected(reference) => {
+                let policy = self.policies.get(&**reference)?;
+                Some(order(&policy.spec, name))
+            }
+            Outcome::Unprotected { .. } => None,
+        }
     }
 
     /// Why a volume is protected or not; `None` where there is no such volume.

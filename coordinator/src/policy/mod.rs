@@ -21,6 +21,7 @@ pub mod due;
 pub mod error;
 pub mod glob;
 pub mod labels;
+pub mod orders;
 pub mod queue;
 pub mod select;
 pub mod subject;

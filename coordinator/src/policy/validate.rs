@@ -5,7 +5,7 @@ use crate::kube::api::{FilesSpec, PolicySpec};
 use crate::policy::compile::Conditions;
 use crate::policy::due::Rhythm;
 use crate::policy::error::{Errors, FieldError};
-use crate::policy::values::duration;
+use crate::policy::values::{bytes, duration};
 use ignore::gitignore::GitignoreBuilder;
 
 /// How far a policy reaches.
@@ -45,11 +45,16 @@ pub fn validate(spec: &PolicySpec, scope: Scope) -> Vec<FieldError> {
     if let Some(files) = &spec.files {
         check_files(files, &mut errors);
     }
-    let most = spec
-        .limits
-        .as_ref()
-        .and_then(|limits| limits.max_concurrent_per_node);
-    if most.is_some_and(|most| most < 1) {
+    let limits = spec.limits.clone().unwrap_or_default();
+    for (path, rate) in [
+        ("spec.limits.readRate", &limits.read_rate),
+        ("spec.limits.sendRate", &limits.send_rate),
+    ] {
+        if let Some(text) = rate {
+            errors.check(path, check_rate(text));
+        }
+    }
+    if limits.max_concurrent_per_node.is_some_and(|most| most < 1) {
         errors.add(
             "spec.limits.maxConcurrentPerNode",
             "is less than 1; to stop runs write suspend: true",
@@ -64,6 +69,18 @@ fn positive(path: &str, text: &str, errors: &mut Errors) {
         false => Ok(()),
     });
     errors.check(path, read);
+}
+
+/// Slower, and a run of a large volume would never end.
+const MIN_RATE: u64 = 64 << 10;
+
+fn check_rate(text: &str) -> Result<(), String> {
+    match bytes(text)? {
+        rate if rate < MIN_RATE => Err(format!(
+            "is {rate} bytes a second; write 64Ki or more, or suspend: true to stop runs"
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn check_files(files: &FilesSpec, errors: &mut Errors) {

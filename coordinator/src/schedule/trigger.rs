@@ -9,7 +9,7 @@ use crate::schedule::hub::{Served, What};
 use crate::schedule::rules::Rules;
 use crate::schedule::states::TRUSTED;
 use holdfast_format::id::JobId;
-use holdfast_proto::v1::{BackupOrder, JobState};
+use holdfast_proto::v1::JobState;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -159,10 +159,7 @@ impl Known {
     fn begin(&mut self, coordinator: &Coordinator, name: &str, why: Why) {
         let now = moment(coordinator);
         self.started = Some(now);
-        let order = BackupOrder {
-            volume: name.to_owned(),
-            ..BackupOrder::default()
-        };
+        let order = coordinator.order_of(name);
         let started = crate::repo::kek::random()
             .map_err(Into::into)
             .and_then(|id| {

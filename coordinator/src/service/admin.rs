@@ -14,11 +14,11 @@ use holdfast_format::wire::{
     SnapshotInfo, WireContent, entry_to_wire, id_from_wire, id_to_wire, listed_to_wire, put_to_wire,
 };
 use holdfast_proto::v1::{
-    self as proto, AcknowledgeReply, AcknowledgeRequest, BackupOrder, CancelJobRequest, DiffReply,
-    DiffRequest, ExplainReply, ExplainRequest, FindReply, FindRequest, ForgetReply, ForgetRequest,
-    JobInfo, JobsReply, JobsRequest, ListReply, ListRequest, RestoreOrder, SnapshotsReply,
-    SnapshotsRequest, StartBackupRequest, StartRestoreRequest, StatusReply, StatusRequest,
-    VolumesReply, VolumesRequest, WatchJobRequest, admin_server::Admin,
+    self as proto, AcknowledgeReply, AcknowledgeRequest, CancelJobRequest, DiffReply, DiffRequest,
+    ExplainReply, ExplainRequest, FindReply, FindRequest, ForgetReply, ForgetRequest, JobInfo,
+    JobsReply, JobsRequest, ListReply, ListRequest, RestoreOrder, SnapshotsReply, SnapshotsRequest,
+    StartBackupRequest, StartRestoreRequest, StatusReply, StatusRequest, VolumesReply,
+    VolumesRequest, WatchJobRequest, admin_server::Admin,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -144,11 +144,12 @@ impl Admin for AdminService {
     ) -> Result<Response<JobInfo>, Status> {
         auth::authorize(&peer(&request), Action::Administer).map_err(status)?;
         let request = request.into_inner();
-        let order = BackupOrder {
-            volume: request.volume,
-            exclude: request.exclude,
-            include: request.include,
-        };
+        let mut order = self.0.order_of(&request.volume);
+        // Who names files means these.
+        if !request.exclude.is_empty() || !request.include.is_empty() {
+            order.exclude = request.exclude;
+            order.include = request.include;
+        }
         let started = self.start(What::Backup(order), None);
         Ok(Response::new(started.map_err(status)?))
     }

@@ -20,7 +20,9 @@ pub use kinds::BackupPolicySpec;
 pub use kinds::{BackupPolicy, ClusterBackupPolicy, PolicyPhase, PolicyStatus};
 #[cfg(test)]
 pub use policy::LimitsSpec;
-pub use policy::{Day, ExposureSpec, FilesSpec, PolicySpec, ScheduleSpec, WindowSpec};
+pub use policy::{
+    BusyFiles, Day, DetectionMode, ExposureSpec, FilesSpec, PolicySpec, ScheduleSpec, WindowSpec,
+};
 pub use protection::{
     ClaimReference, LastBackup, Problem, ProtectionPhase, VolumeProtection, VolumeProtectionSpec,
     VolumeProtectionStatus,

@@ -46,7 +46,10 @@ pub struct PolicySpec {
     /// Which files of a volume are backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FilesSpec>,
-    /// How much at once.
+    /// How a run learns what has changed in a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_detection: Option<ChangeDetectionSpec>,
+    /// How much at once, and how fast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
     /// No runs start as long as it is true. The policy's volumes stay the policy's.
@@ -154,11 +157,53 @@ pub struct FilesSpec {
     pub exclude: Vec<String>,
 }
 
-/// How much at once.
+/// How a run learns what has changed. Whatever is chosen, a snapshot is the same; only its cost differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeDetectionSpec {
+    /// `Auto`: the kernel tells what changed while that is proven to be complete, else every file is looked at.
+    /// `Walk`: every file is looked at, and read if it looks changed. `Read`: every file is read.
+    #[serde(default)]
+    pub mode: DetectionMode,
+    /// Files that are open for writing. `Settle`: their data is flushed first, and what looks unchanged is
+    /// believed. `Reread`: every run reads them. None: as the node's agent is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub busy_files: Option<BusyFiles>,
+}
+
+/// How changes are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DetectionMode {
+    /// By the journal while it is trusted, else by a walk.
+    #[default]
+    Auto,
+    /// By a walk.
+    Walk,
+    /// By reading every file.
+    Read,
+}
+
+/// What is believed of files that are open for writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BusyFiles {
+    /// What looks unchanged once their data is flushed.
+    Settle,
+    /// Nothing: every run reads them.
+    Reread,
+}
+
+/// How much at once, and how fast.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitsSpec {
-    // `bandwidth` will be here when an agent can be told to keep one.
+    /// Bytes a second that a run may read from its volume, such as `50Mi`. The node's own limit holds as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "quantity")]
+    pub read_rate: Option<String>,
+    /// Bytes a second that a run may send, such as `20Mi`. The node's own limit holds as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "quantity")]
+    pub send_rate: Option<String>,
     /// Runs of this policy on one node at a time. The node's own limit holds as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]

@@ -45,7 +45,7 @@ fn a_full_policy_is_right() {
 #[test]
 fn each_mistake_has_its_field() {
     type Change = fn(&mut PolicySpec);
-    let cases: [(Change, &str, &str); 21] = [
+    let cases: [(Change, &str, &str); 23] = [
         (|s| s.schedule = None, "spec", "neither is given"),
         (
             |s| {
@@ -102,10 +102,31 @@ fn each_mistake_has_its_field() {
             |s| {
                 s.limits = Some(LimitsSpec {
                     max_concurrent_per_node: Some(0),
+                    ..LimitsSpec::default()
                 })
             },
             "spec.limits.maxConcurrentPerNode",
             "suspend",
+        ),
+        (
+            |s| {
+                s.limits = Some(LimitsSpec {
+                    read_rate: Some("1Ki".to_owned()),
+                    ..LimitsSpec::default()
+                })
+            },
+            "spec.limits.readRate",
+            "64Ki or more",
+        ),
+        (
+            |s| {
+                s.limits = Some(LimitsSpec {
+                    send_rate: Some("fast".to_owned()),
+                    ..LimitsSpec::default()
+                })
+            },
+            "spec.limits.sendRate",
+            "is not a size",
         ),
         (
             |s| {
