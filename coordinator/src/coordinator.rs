@@ -24,9 +24,9 @@ use holdfast_proto::v1::{self as proto, BackupOrder, StatusReply};
 use holdfast_runtime::clock::Clock;
 use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::shutdown::{self, Cause, Shutdown, Stopper};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{RwLock, watch};
 use tonic::service::Routes;
 
@@ -46,6 +46,8 @@ pub struct Coordinator {
     /// In a cluster, how it looks now.
     pictures: OnceLock<Pictures>,
     events: OnceLock<Events>,
+    /// Volumes whose snapshots were forgotten or acknowledged, for who follows volumes of a cluster.
+    touched: Mutex<HashSet<String>>,
 }
 
 type Pictures = watch::Receiver<Option<Arc<Picture>>>;
@@ -175,6 +177,7 @@ impl Coordinator {
             stopping,
             pictures: OnceLock::new(),
             events: OnceLock::new(),
+            touched: Mutex::default(),
         })
     }
 
@@ -280,6 +283,22 @@ impl Coordinator {
             volume: volume.to_owned(),
             ..BackupOrder::default()
         })
+    }
+
+    /// The snapshots of a volume are others than before, by no run of it.
+    pub(crate) fn touch(&self, volume: &str) {
+        if self.events.get().is_some() {
+            self.touched().insert(volume.to_owned());
+        }
+    }
+
+    /// The volumes that were touched since this was last asked.
+    pub(crate) fn take_touched(&self) -> HashSet<String> {
+        std::mem::take(&mut *self.touched())
+    }
+
+    fn touched(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn hub(&self) -> &Hub {

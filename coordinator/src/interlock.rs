@@ -40,6 +40,7 @@ impl Coordinator {
         drop(claim);
         core.catalog.forget(id, now_ns).await?;
         tracing::info!(snapshot = %id, volume = %info.facts.name, "snapshot forgotten");
+        self.touch(info.facts.name.as_str());
         Ok(info)
     }
 
@@ -74,7 +75,9 @@ impl Coordinator {
                 .await?;
             tracing::info!(snapshot = %id, actor = record.actor, "suspicious snapshot acknowledged");
         }
-        Ok((browse::info(&find().await?)?, already))
+        let info = browse::info(&find().await?)?;
+        self.touch(info.facts.name.as_str());
+        Ok((info, already))
     }
 }
 

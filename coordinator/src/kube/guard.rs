@@ -4,20 +4,28 @@
 //! What it remembers is lost with the process and found again: the last run of a volume is its newest snapshot,
 //! so a run that was missed while nobody looked is caught up once, and one that was made is not made again.
 
+mod entries;
+mod learn;
+
+pub use entries::{entry, protected_by};
+
+use self::entries::end_of;
 use super::events::Reason;
 use super::picture::{Picture, PolicyFacts, Volume};
+use super::point::moment;
+use super::runs::{Look, Runs};
 use super::statuses::Wanted;
 use super::told::{self, Mistakes, object_of};
 use super::words::{Known, said};
 use crate::Coordinator;
 use crate::error::Result;
-use crate::policy::Outcome;
+use crate::kube::api::{FilesSpec, PolicyReference};
 use crate::policy::due::{Due, History, Rhythm, Schedule};
 use crate::policy::orders;
-use crate::policy::queue::{End, Entry, Finished, Limits, Queue, Run};
+use crate::policy::queue::{End, Finished, Limits, Queue, Run};
 use crate::schedule::{ContinuousRule, Rules, VolumePattern, What};
 use holdfast_format::id::JobId;
-use holdfast_proto::v1::JobState;
+use holdfast_proto::v1::{JobInfo, JobState};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -26,6 +34,8 @@ use tokio::sync::watch;
 
 /// How often it is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After a Backup was made or changed.
+const DEBOUNCE: Duration = Duration::from_millis(200);
 /// What is said of a run that was not started in time.
 const MISSED: &str = "nobody was there to start it in time";
 
@@ -39,6 +49,7 @@ struct Guard {
     mistakes: Mistakes,
     /// Jobs that were stopped, since they took too long.
     overdue: HashSet<JobId>,
+    runs: Runs,
 }
 
 /// Begins, once there is a picture; until the coordinator stops.
@@ -47,6 +58,7 @@ pub fn start(
     mut pictures: watch::Receiver<Option<Arc<Picture>>>,
     rules: Rules,
     wanted: watch::Sender<Arc<Wanted>>,
+    runs: Runs,
 ) {
     let (clock, stopping) = (coordinator.clock().clone(), coordinator.stopping());
     let coordinator: Weak<Coordinator> = Arc::downgrade(coordinator);
@@ -59,17 +71,25 @@ pub fn start(
             rules,
             mistakes: Mistakes::default(),
             overdue: HashSet::new(),
+            runs,
         };
+        let began = clock.elapsed();
         loop {
             tokio::select! {
                 () = clock.sleep(LOOK_EVERY) => {}
                 changed = pictures.changed() => if changed.is_err() { return },
+                // What belongs together mostly comes together.
+                () = guard.runs.changed() => clock.sleep(DEBOUNCE).await,
                 _ = stopping.requested() => return,
             }
             let picture = pictures.borrow_and_update().clone();
             let (Some(picture), Some(coordinator)) = (picture, coordinator.upgrade()) else {
                 continue;
             };
+            guard.runs.take_news();
+            if !guard.runs.is_ready(clock.elapsed().saturating_sub(began)) {
+                continue;
+            }
             match guard.look(&coordinator, &picture).await {
                 Ok(said) => {
                     wanted.send_replace(Arc::new(said));
@@ -83,28 +103,58 @@ pub fn start(
 }
 
 impl Guard {
-    async fn look(&mut self, coordinator: &Coordinator, picture: &Picture) -> Result<Wanted> {
+    async fn look(&mut self, coordinator: &Arc<Coordinator>, picture: &Picture) -> Result<Wanted> {
         let now = now(coordinator);
         self.follow(coordinator, picture, now);
         if let Some(events) = coordinator.events() {
             self.mistakes.tell(events, picture);
         }
+        for volume in coordinator.take_touched() {
+            if let Some(known) = self.known.get_mut(&volume) {
+                known.is_fresh = false;
+            }
+        }
         let busy = coordinator.hub().backing_up();
+        let exposed = learn::exposed(coordinator, now);
+        self.runs.follow_objects(&mut Look {
+            coordinator,
+            picture,
+            known: &self.known,
+            queue: &mut self.queue,
+            busy: &busy,
+            now,
+        });
         let mut rules = HashMap::new();
         let mut seen = HashSet::with_capacity(picture.volumes.len());
         for volume in &picture.volumes {
             let name = &volume.subject.id;
             seen.insert(name.clone());
-            self.learn(coordinator, volume).await?;
+            self.renew(coordinator, volume)?;
+            learn::learn(
+                coordinator,
+                self.known.entry(name.clone()).or_default(),
+                volume,
+            )
+            .await?;
+            if let Some(known) = self.known.get_mut(name) {
+                known.expose(exposed.of(name, known));
+            }
             let Some((policy, reference)) = protected_by(picture, volume) else {
-                self.queue.cancel(name);
+                if !self.runs.wants(name) {
+                    self.queue.cancel(name);
+                }
+                if volume.subject.namespace.deleting
+                    && let Some(job) = self.jobs.get(name)
+                {
+                    coordinator.hub().cancel(job)?;
+                }
                 continue;
             };
             match &policy.rhythm {
                 // One that runs, whoever asked for it, makes the snapshot that is due.
                 Some(Rhythm::Schedule(_)) if busy.contains(name) => {}
                 Some(Rhythm::Schedule(schedule)) => {
-                    let is_missed = self.offer(volume, policy, &reference, schedule, now);
+                    let is_missed = self.offer(volume, policy, reference, schedule, now);
                     if is_missed && let Some(object) = object_of(volume) {
                         coordinator.tell(&object, Reason::MissedStartingDeadline, MISSED);
                     }
@@ -124,6 +174,15 @@ impl Guard {
         }
         self.rules.set_of_policies(rules);
         self.known.retain(|name, _| seen.contains(name));
+        let mut look = Look {
+            coordinator,
+            picture,
+            known: &self.known,
+            queue: &mut self.queue,
+            busy: &busy,
+            now,
+        };
+        self.runs.look(&mut look);
         for dropped in self.queue.drop_late(now) {
             let (name, why) = (dropped.entry.volume, dropped.why.as_str());
             tracing::warn!(
@@ -133,6 +192,7 @@ impl Guard {
                 "the run was not started"
             );
             let note = "no room or no agent before its deadline";
+            self.runs.refused(&name, why, note, false);
             self.failed(&name, now, why, note);
             tell(
                 coordinator,
@@ -154,34 +214,41 @@ impl Guard {
                 tell(coordinator, picture, volume, Reason::DeadlineExceeded, note);
             }
         }
+        self.queue
+            .relocate(|name| picture.volume(name)?.node.clone());
         self.start(coordinator, picture, now);
-        Ok(said(picture, &self.known, &self.queue, now))
+        let look = Look {
+            coordinator,
+            picture,
+            known: &self.known,
+            queue: &mut self.queue,
+            busy: &busy,
+            now,
+        };
+        self.runs.say(&look);
+        let agents = coordinator.hub().agents().into_iter().collect();
+        Ok(said(picture, &self.known, &self.queue, &agents, now))
     }
 
-    /// What the catalog says of a volume that is new here, or whose run has ended.
-    async fn learn(&mut self, coordinator: &Coordinator, volume: &Volume) -> Result<()> {
+    /// A claim that was made again under its name is another volume: what is known of the old one does not count,
+    /// and a run of it is stopped.
+    fn renew(&mut self, coordinator: &Coordinator, volume: &Volume) -> Result<()> {
         let name = &volume.subject.id;
-        if self.known.get(name).is_some_and(|known| known.is_fresh) {
-            return Ok(());
-        }
-        let catalog = &coordinator.library().catalog;
-        let known = self.known.entry(name.clone()).or_default();
-        known.is_fresh = true;
-        let Ok(parsed) = name.parse() else {
-            return Ok(());
-        };
-        let Some(bound) = catalog.volume_by_name(&parsed).await? else {
-            return Ok(());
-        };
-        // Snapshots of a claim that had the name before are another volume's.
         let uid = volume.subject.claim.as_ref().map(|claim| &claim.uid);
-        if uid.is_some_and(|uid| *uid != bound.facts.pvc_uid) {
+        let Some(known) = self.known.get_mut(name) else {
+            return Ok(());
+        };
+        if known.uid.as_ref() == uid {
             return Ok(());
         }
-        let snapshots = catalog.snapshots(Some(bound.no)).await?;
-        known.snapshots = snapshots.len();
-        let newest = snapshots.iter().max_by_key(|row| row.sequence);
-        known.newest = newest.map(|row| (moment(row.received_ns), row.id.to_string()));
+        let is_new = known.uid.is_some();
+        *known = Known {
+            uid: uid.cloned(),
+            ..Known::default()
+        };
+        if is_new && let Some(job) = self.jobs.get(name) {
+            coordinator.hub().cancel(job)?;
+        }
         Ok(())
     }
 
@@ -190,13 +257,13 @@ impl Guard {
         &mut self,
         volume: &Volume,
         policy: &PolicyFacts,
-        reference: &str,
+        reference: &PolicyReference,
         schedule: &Schedule,
         now: Timestamp,
     ) -> bool {
         let name = &volume.subject.id;
         let known = self.known.entry(name.clone()).or_default();
-        let newest = known.newest.as_ref().map(|(at, _)| *at);
+        let newest = known.newest().map(|point| point.at);
         let history = History {
             since: policy.created,
             last: newest.max(known.offered),
@@ -213,25 +280,15 @@ impl Guard {
                         "runs were missed; one makes up for them"
                     );
                 }
+                let mut entry = entry(volume, Some(policy), &reference.to_string(), now);
                 let starting = policy.spec.starting_deadline.as_deref();
                 let starting = starting.and_then(|text| crate::policy::values::duration(text).ok());
-                let limits = policy.spec.limits.as_ref();
-                self.queue.offer(Entry {
-                    volume: name.clone(),
-                    node: volume.node.clone(),
-                    namespace: volume.subject.namespace.name.clone(),
-                    policy: reference.to_owned(),
-                    priority: policy.spec.priority,
-                    due: now,
-                    start_by: starting
-                        .and_then(|span| SignedDuration::try_from(span).ok())
-                        .and_then(|span| now.checked_add(span).ok()),
-                    time_limit: policy.time_limit,
-                    max_per_node: limits
-                        .and_then(|limits| limits.max_concurrent_per_node)
-                        .and_then(|most| usize::try_from(most).ok()),
-                    attempt: 0,
-                });
+                entry.start_by = starting
+                    .and_then(|span| SignedDuration::try_from(span).ok())
+                    .and_then(|span| now.checked_add(span).ok());
+                self.queue.offer(entry);
+                self.runs
+                    .due((reference, policy), schedule, volume, scheduled, now);
             }
             Due::TooLate { scheduled, next } => {
                 known.offered = Some(scheduled);
@@ -249,6 +306,7 @@ impl Guard {
     fn follow(&mut self, coordinator: &Coordinator, picture: &Picture, now: Timestamp) {
         let hub = coordinator.hub();
         let mut heard = self.heard_ns;
+        let mut foreign = Vec::new();
         for info in hub.jobs() {
             if info.what != "backup" || info.ended_ns <= self.heard_ns {
                 continue;
@@ -256,6 +314,9 @@ impl Guard {
             heard = heard.max(info.ended_ns);
             let is_ours = self.jobs.get(&info.volume);
             let is_ours = is_ours.is_some_and(|job| job.as_bytes()[..] == info.id[..]);
+            if !is_ours {
+                foreign.push(info.clone());
+            }
             let (reason, note) = told::end(&info);
             let report = info.last.unwrap_or_default();
             if let Some(known) = self.known.get_mut(&info.volume) {
@@ -272,26 +333,40 @@ impl Guard {
             }
         }
         self.heard_ns = heard;
+        // Of runs that were not started here, such as those of an earlier process.
+        for info in foreign {
+            let mut run = end_of(picture, &info);
+            // The queue does not know it: who wants the volume offers it again.
+            run.is_retried = true;
+            self.runs.ended(run, now);
+        }
         let mut ended = Vec::new();
         for (volume, job) in &self.jobs {
-            let state = match hub.watch(job).map(|job| job.borrow().clone()) {
-                Ok(info) if info.ended_ns == 0 => continue,
-                Ok(info) => info.last.unwrap_or_default().state(),
+            match hub.watch(job).map(|job| job.borrow().clone()) {
+                Ok(info) if info.ended_ns == 0 => {}
+                Ok(info) => ended.push(info),
                 // Forgotten among many: how it went is not known.
-                Err(_) => JobState::Failed,
-            };
-            ended.push((volume.clone(), state));
-        }
-        for (volume, state) in ended {
-            if let Some(job) = self.jobs.remove(&volume) {
-                self.overdue.remove(&job);
+                Err(_) => ended.push(JobInfo {
+                    id: job.as_bytes().to_vec().into(),
+                    volume: volume.clone(),
+                    ..JobInfo::default()
+                }),
             }
-            let end = match state {
+        }
+        for info in ended {
+            let volume = info.volume.clone();
+            let mut run = end_of(picture, &info);
+            self.jobs.remove(&volume);
+            run.is_overdue = self.overdue.remove(&run.job);
+            let end = match run.report.state() {
                 JobState::Done => End::Done,
                 JobState::Cancelled => End::Cancelled,
                 _ => End::Failed,
             };
-            if let Finished::GivenUp { attempts, .. } = self.queue.finish(&volume, end, now) {
+            let finished = self.queue.finish(&volume, end, now);
+            run.is_retried = matches!(finished, Finished::Retry { .. });
+            self.runs.ended(run, now);
+            if let Finished::GivenUp { attempts, .. } = finished {
                 tracing::error!(volume, attempts, "given up until it is due again");
                 let note = format!("failed {attempts} times; tried again when it is due again");
                 tell(coordinator, picture, &volume, Reason::BackupGivenUp, note);
@@ -316,12 +391,14 @@ impl Guard {
         let mut broken = Vec::new();
         while let Some(run) = self.queue.pop(now, is_ready) {
             let volume = run.entry.volume.clone();
-            match order(coordinator, picture, &run) {
+            let files = self.runs.files(&volume);
+            match order(coordinator, picture, &run, files.clone()) {
                 Ok(job) => {
                     tracing::info!(volume, policy = run.entry.policy, job = %job, "backup started");
                     let node = run.entry.node.unwrap_or_default();
                     let note = format!("by {} on node {node}", run.entry.policy);
                     tell(coordinator, picture, &volume, Reason::BackupStarted, note);
+                    self.runs.started(&volume, job, files);
                     self.jobs.insert(volume, job);
                 }
                 Err(error) => broken.push((volume, error)),
@@ -329,8 +406,11 @@ impl Guard {
         }
         for (volume, error) in broken {
             tracing::warn!(volume, %error, "backup could not be started");
-            self.queue.finish(&volume, End::Failed, now);
+            let finished = self.queue.finish(&volume, End::Failed, now);
+            let is_retried = matches!(finished, Finished::Retry { .. });
             let reason = error.reason().as_str();
+            self.runs
+                .refused(&volume, reason, &error.to_string(), is_retried);
             self.failed(&volume, now, reason, &error.to_string());
             let note = format!("{reason}: {error}");
             tell(coordinator, picture, &volume, Reason::BackupFailed, note);
@@ -352,15 +432,23 @@ fn tell(
 }
 
 /// Asks the node's agent for a run.
-fn order(coordinator: &Coordinator, picture: &Picture, run: &Run) -> Result<JobId> {
+fn order(
+    coordinator: &Coordinator,
+    picture: &Picture,
+    run: &Run,
+    files: Option<FilesSpec>,
+) -> Result<JobId> {
     let entry = &run.entry;
     let mut policies = picture.policies.iter();
     let policy = policies.find(|(reference, _)| reference.to_string() == entry.policy);
-    let order = match policy {
+    let mut order = match policy {
         Some((_, policy)) => orders::order(&policy.spec, &entry.volume),
-        // It was deleted since: the run is made as far as it is known.
+        // It was deleted since, or a person wants a volume without one: the run is made as far as it is known.
         None => coordinator.order_of(&entry.volume),
     };
+    if let Some(files) = files {
+        (order.exclude, order.include) = (files.exclude, files.include);
+    }
     let id = JobId::from_bytes(crate::repo::kek::random()?);
     let now_ns = coordinator.clock().now_ns();
     let hub = coordinator.hub();
@@ -368,21 +456,6 @@ fn order(coordinator: &Coordinator, picture: &Picture, run: &Run) -> Result<JobI
     Ok(id)
 }
 
-/// The policy that protects a volume, and its name.
-fn protected_by<'p>(picture: &'p Picture, volume: &Volume) -> Option<(&'p PolicyFacts, String)> {
-    match &volume.decision.outcome {
-        Outcome::Protected(reference) => {
-            let policy = picture.policies.get(&**reference)?;
-            Some((policy, reference.to_string()))
-        }
-        Outcome::Unprotected { .. } => None,
-    }
-}
-
 fn now(coordinator: &Coordinator) -> Timestamp {
     moment(coordinator.clock().now_ns())
-}
-
-fn moment(ns: i64) -> Timestamp {
-    Timestamp::from_nanosecond(ns.into()).unwrap_or(Timestamp::UNIX_EPOCH)
 }

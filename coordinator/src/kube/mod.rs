@@ -10,6 +10,8 @@ mod feed;
 mod guard;
 mod picture;
 mod plan;
+mod point;
+mod runs;
 mod statuses;
 mod subjects;
 mod told;
@@ -23,6 +25,7 @@ use crate::schedule::{ContinuousRule, Rules, start_continuous};
 use crate::settings::{KubernetesMode, KubernetesSettings};
 pub use events::Events;
 pub use picture::Picture;
+use runs::{Runs, Writes};
 
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
@@ -81,6 +84,14 @@ pub fn start(coordinator: &Arc<Coordinator>, client: Client, rules: Vec<Continuo
     coordinator.set_pictures(pictures.clone());
     let rules = Rules::new(rules);
     start_continuous(coordinator, rules.clone());
+    let backups = watch::one(&client, &coordinator.stopping());
+    let writes = Writes::new();
+    writes.start(
+        client.clone(),
+        coordinator.clock().clone(),
+        coordinator.stopping(),
+    );
+    let runs = Runs::new(backups, writes);
     let wanted = statuses::start(client, coordinator.stopping());
-    guard::start(coordinator, pictures, rules, wanted);
+    guard::start(coordinator, pictures, rules, wanted, runs);
 }

@@ -12,7 +12,7 @@ use crate::policy::values::duration;
 use crate::policy::{Decision, FieldError, Outcome, Policies, Subject};
 use holdfast_proto::v1::{BackupOrder, ExplainReply, ExplainedPolicy, NodePlan};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One look at the cluster.
 pub struct Picture {
@@ -20,6 +20,8 @@ pub struct Picture {
     pub volumes: Vec<Volume>,
     /// Its policies.
     pub policies: HashMap<PolicyReference, PolicyFacts>,
+    /// The namespaces that are being deleted.
+    pub deleting: HashSet<String>,
     deciding: Policies,
     places: HashMap<String, usize>,
 }
@@ -38,6 +40,8 @@ pub struct Volume {
 pub struct PolicyFacts {
     /// Its uid.
     pub uid: String,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
     /// When it was made.
     pub created: Timestamp,
     /// What it says.
@@ -82,6 +86,7 @@ impl Picture {
                 .map(|(policy, errors)| {
                     let facts = PolicyFacts {
                         uid: policy.uid.clone(),
+                        generation: policy.generation,
                         created: policy.created,
                         rhythm: Rhythm::read(&policy.spec, &mut Errors::default()),
                         time_limit: limit(policy.spec.deadline.as_deref()),
@@ -90,6 +95,11 @@ impl Picture {
                     };
                     (policy.reference.clone(), facts)
                 })
+                .collect(),
+            deleting: world
+                .namespaces()
+                .filter(|namespace| namespace.deleting)
+                .map(|namespace| namespace.name.clone())
                 .collect(),
             deciding: policies,
             places,

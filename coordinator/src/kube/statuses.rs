@@ -17,7 +17,7 @@ const MANAGER: &str = "holdfast-coordinator";
 /// Between two rounds of writes.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Writes of a round: a cluster that has just been taken over is told slowly.
-const WRITES: usize = 100;
+const WRITES: usize = 60;
 /// An object that was refused is tried again after this long.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Objects of a page.
@@ -69,6 +69,8 @@ struct Writer {
     client: Client,
     there: HashMap<Key, There>,
     refused: HashMap<Key, Instant>,
+    /// Where the next round begins, so that what changes all the time holds up nothing.
+    from: usize,
 }
 
 /// Writes what is sent, the newest only, until the coordinator stops.
@@ -134,6 +136,7 @@ impl Writer {
             client,
             there,
             refused: HashMap::new(),
+            from: 0,
         })
     }
 
@@ -141,7 +144,9 @@ impl Writer {
         let mut writes = 0;
         self.refused
             .retain(|_, since| since.elapsed() < REFUSED_FOR);
-        for object in &wanted.objects {
+        let from = self.from.min(wanted.objects.len());
+        let (before, after) = wanted.objects.split_at(from);
+        for (at, object) in after.iter().chain(before).enumerate() {
             let key = object.key();
             let known = self.there.get(&key).cloned().unwrap_or_default();
             let status = with_old_times(object.status.clone(), &known.status);
@@ -151,6 +156,7 @@ impl Writer {
             }
             writes += 1;
             if writes > WRITES {
+                self.from = (from + at) % wanted.objects.len();
                 return Ok(());
             }
             match self.apply(object, makes, &status).await {

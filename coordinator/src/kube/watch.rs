@@ -30,7 +30,6 @@ pub fn start(client: &Client, stopping: &Shutdown) -> Receiver<Update> {
 }
 
 /// Watches one kind, for a controller of its own; the news of it.
-#[allow(dead_code, reason = "controllers of single kinds begin with it")]
 pub fn one<F>(client: &Client, stopping: &Shutdown) -> Receiver<Change<F>>
 where
     F: Facts,

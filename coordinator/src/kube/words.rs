@@ -5,24 +5,29 @@ use super::picture::{Picture, Volume};
 use super::statuses::{Object, Wanted};
 use crate::kube::api::{
     ClaimReference, LastBackup, PolicyKind, PolicyPhase, PolicyReference, PolicyStatus, Problem,
-    ProtectionPhase, VolumeKind, VolumeProtectionSpec, VolumeProtectionStatus,
+    ProtectionPhase, RestorePoint, VolumeKind, VolumeProtectionSpec, VolumeProtectionStatus,
 };
+use crate::policy::due::Rhythm;
 use crate::policy::error::joined;
 use crate::policy::queue::Queue;
 use crate::policy::subject::State;
 use crate::policy::{Outcome, Reason};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
+
+pub use super::point::Point;
 
 /// What is remembered of a volume.
 #[derive(Debug, Default)]
 pub struct Known {
     /// Whether the catalog was asked since the last run.
     pub is_fresh: bool,
-    /// Its newest snapshot.
-    pub newest: Option<(Timestamp, String)>,
+    /// The uid of its claim: one that was made again under its name is another volume.
+    pub uid: Option<String>,
+    /// Its newest snapshots, newest first.
+    pub points: Vec<Point>,
     /// How many it has.
     pub snapshots: usize,
     /// The time of the schedule that a run was offered for.
@@ -31,6 +36,27 @@ pub struct Known {
     pub next: Option<Timestamp>,
     /// The runs that failed since the last success.
     pub failure: Option<Failure>,
+    /// Since when changes may be in no snapshot.
+    pub exposed_since: Option<Timestamp>,
+}
+
+impl Known {
+    /// Its newest snapshot.
+    pub fn newest(&self) -> Option<&Point> {
+        self.points.first()
+    }
+
+    /// Takes in since when changes may be in no snapshot. What differs by a moment is the same: it is told in
+    /// the API, where each change is a write.
+    pub fn expose(&mut self, since: Option<Timestamp>) {
+        let is_same = match (self.exposed_since, since) {
+            (Some(old), Some(new)) => old.duration_since(new).abs() < SAME_MOMENT,
+            (old, new) => old == new,
+        };
+        if !is_same {
+            self.exposed_since = since;
+        }
+    }
 }
 
 /// Runs that failed.
@@ -46,6 +72,10 @@ pub struct Failure {
     pub in_a_row: u32,
 }
 
+/// Moments that are no further apart are the same.
+const SAME_MOMENT: SignedDuration = SignedDuration::from_secs(10);
+/// Restore points in a status, as its schema has it.
+pub const MAX_POINTS: usize = 10;
 /// Longest text of a reason, as its schema has it.
 const MAX_TEXT: usize = 1024;
 /// References in a status, as its schema has it.
@@ -56,6 +86,7 @@ pub fn said(
     picture: &Picture,
     known: &HashMap<String, Known>,
     queue: &Queue,
+    agents: &HashSet<String>,
     now: Timestamp,
 ) -> Wanted {
     let nothing = Known::default();
@@ -65,20 +96,25 @@ pub fn said(
         .collect();
     let running: HashSet<&str> = queue.running().map(|run| &run.entry.volume[..]).collect();
     let mut objects = Vec::new();
-    let mut counts: HashMap<&PolicyReference, (i64, i64)> = HashMap::new();
+    let mut counts: HashMap<&PolicyReference, Sum> = HashMap::new();
     for volume in &picture.volumes {
         let known = known.get(&volume.subject.id).unwrap_or(&nothing);
         if let Outcome::Protected(reference) = &volume.decision.outcome {
-            let (volumes, failing) = counts.entry(reference).or_default();
-            *volumes += 1;
-            *failing += i64::from(known.failure.is_some());
+            let sum = counts.entry(reference).or_default();
+            sum.volumes += 1;
+            sum.failing += i64::from(known.failure.is_some());
+            sum.newest = sum.newest.max(known.newest().map(|point| point.at));
+        }
+        for other in &volume.decision.overruled {
+            counts.entry(&other.policy).or_default().overruled += 1;
         }
         let name = &volume.subject.id[..];
         let busy = waiting.contains(name) || running.contains(name);
-        objects.extend(protection(volume, known, busy, now));
+        objects.extend(protection(volume, known, busy, agents, now));
     }
     for (reference, policy) in &picture.policies {
-        let (volumes, failing) = counts.get(reference).copied().unwrap_or_default();
+        let sum = counts.get(reference).copied().unwrap_or_default();
+        let volumes = sum.volumes;
         let (phase, ready) = match (policy.errors.is_empty(), policy.spec.suspend) {
             (false, _) => {
                 let said = cut(joined(&policy.errors));
@@ -96,12 +132,24 @@ pub fn said(
                 (PolicyPhase::Active, condition(true, "Active", said, now))
             }
         };
+        let (last, next) = match &policy.rhythm {
+            Some(Rhythm::Schedule(schedule)) => schedule.around(policy.created, now),
+            _ => (None, None),
+        };
+        let next = next.filter(|_| !policy.spec.suspend);
         let status = PolicyStatus {
             phase: Some(phase),
-            conditions: vec![ready],
+            conditions: vec![Condition {
+                observed_generation: policy.generation,
+                ..ready
+            }],
             volumes: Some(volumes),
-            failing: Some(failing),
-            ..PolicyStatus::default()
+            failing: Some(sum.failing),
+            overruled: Some(sum.overruled),
+            last_schedule_time: last.map(Time),
+            next_schedule_time: next.map(Time),
+            last_successful_time: sum.newest.map(|at| Time(minute(at))),
+            observed_generation: policy.generation,
         };
         objects.push(Object {
             kind: match reference.kind {
@@ -118,8 +166,28 @@ pub fn said(
     Wanted { objects }
 }
 
+/// What is summed up for a policy.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    volumes: i64,
+    failing: i64,
+    overruled: i64,
+    newest: Option<Timestamp>,
+}
+
+/// The minute of a moment: a policy with many volumes has new snapshots all the time.
+fn minute(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second().div_euclid(60) * 60).unwrap_or(at)
+}
+
 /// Of every claim, and of what lives with a pod where a policy protects it.
-fn protection(volume: &Volume, known: &Known, busy: bool, now: Timestamp) -> Option<Object> {
+fn protection(
+    volume: &Volume,
+    known: &Known,
+    busy: bool,
+    agents: &HashSet<String>,
+    now: Timestamp,
+) -> Option<Object> {
     let subject = &volume.subject;
     let claim = subject.claim.as_ref();
     let (phase, reason, message, policy) = judge(volume, known, busy);
@@ -147,9 +215,9 @@ fn protection(volume: &Volume, known: &Known, busy: bool, now: Timestamp) -> Opt
         policy,
         overruled: overruled(volume),
         node: volume.node.clone(),
-        last_success: known.newest.as_ref().map(|(at, id)| LastBackup {
-            time: Time(*at),
-            snapshot: Some(id.clone()),
+        last_success: known.newest().map(|point| LastBackup {
+            time: Time(point.at),
+            snapshot: Some(point.id.clone()),
             reason: None,
             message: None,
         }),
@@ -164,8 +232,10 @@ fn protection(volume: &Volume, known: &Known, busy: bool, now: Timestamp) -> Opt
             .as_ref()
             .map(|failure| failure.in_a_row.into()),
         next_run_time: known.next.map(Time),
+        exposed_since: known.exposed_since.map(Time),
+        restore_points: restore_points(known),
         snapshots: i64::try_from(known.snapshots).ok(),
-        problems: problems(volume),
+        problems: problems(volume, agents),
     };
     Some(Object {
         kind: "VolumeProtection",
@@ -182,18 +252,36 @@ fn protection(volume: &Volume, known: &Known, busy: bool, now: Timestamp) -> Opt
     })
 }
 
+fn restore_points(known: &Known) -> Vec<RestorePoint> {
+    let points = known.points.iter().take(MAX_POINTS);
+    points
+        .map(|point| RestorePoint {
+            time: Time(point.at),
+            snapshot: point.id.clone(),
+            bytes: Some(point.bytes),
+            problems: Some(point.problems).filter(|problems| *problems > 0),
+            suspicious: point.is_suspicious,
+        })
+        .collect()
+}
+
 fn overruled(volume: &Volume) -> Vec<PolicyReference> {
     let overruled = volume.decision.overruled.iter().take(MAX_OVERRULED);
     overruled.map(|other| (*other.policy).clone()).collect()
 }
 
-fn problems(volume: &Volume) -> Vec<Problem> {
+fn problems(volume: &Volume, agents: &HashSet<String>) -> Vec<Problem> {
     let problems = volume.decision.problems.iter().take(MAX_OVERRULED);
     let said = problems.map(|problem| Problem {
         reason: problem.reason.to_owned(),
         message: cut(problem.message.clone()),
     });
-    said.collect()
+    let away = volume.node.as_ref().filter(|node| !agents.contains(*node));
+    let away = away.map(|node| Problem {
+        reason: "NodeUnreachable".to_owned(),
+        message: format!("the agent of node {node} is not connected; runs wait for it"),
+    });
+    said.chain(away).collect()
 }
 
 type Judged = (ProtectionPhase, String, String, Option<PolicyReference>);
@@ -215,7 +303,7 @@ fn judge(volume: &Volume, known: &Known, busy: bool) -> Judged {
             (phase, reason.to_string(), cut(message.clone()), policy)
         }
         Outcome::Protected(policy) => {
-            let (phase, reason, message) = match (&known.failure, &known.newest) {
+            let (phase, reason, message) = match (&known.failure, known.newest()) {
                 (Some(failure), _) => (
                     ProtectionPhase::Failing,
                     failure.reason.clone(),

@@ -19,6 +19,8 @@ pub struct Policy {
     pub reference: PolicyReference,
     /// Its uid; of a file's policy its kind and name.
     pub uid: String,
+    /// The generation of its spec, where there are any.
+    pub generation: Option<i64>,
     /// When it was made.
     pub created: Timestamp,
     /// What it says.
@@ -57,6 +59,7 @@ impl Policy {
         Self {
             // What was not read from an API server has no uid.
             uid: meta.uid.clone().unwrap_or_else(|| reference.to_string()),
+            generation: meta.generation,
             created: created.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             reference,
             spec: spec.clone(),

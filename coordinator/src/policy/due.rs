@@ -260,6 +260,21 @@ impl Schedule {
         self.start_of(self.calendar.next_after(after)?, share)
     }
 
+    /// When the last volume starts, whatever its share of the jitter, of a run for a time of the schedule.
+    pub fn last_start(&self, scheduled: Timestamp) -> Option<Timestamp> {
+        self.start_of(scheduled, SignedDuration::try_from(self.jitter).ok()?)
+    }
+
+    /// The newest time of the schedule since a moment, and the next one.
+    pub fn around(
+        &self,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> (Option<Timestamp>, Option<Timestamp>) {
+        let last = self.calendar.last_until(now).filter(|last| *last > since);
+        (last, self.calendar.next_after(now))
+    }
+
     fn start_of(&self, scheduled: Timestamp, share: SignedDuration) -> Option<Timestamp> {
         self.windows.open_from(scheduled.checked_add(share).ok()?)
     }

@@ -184,6 +184,23 @@ impl Queue {
         self.running.values().filter(move |run| run.is_overdue(now))
     }
 
+    /// Whether a run of a volume waits.
+    pub fn is_waiting(&self, volume: &str) -> bool {
+        self.waiting.contains_key(volume)
+    }
+
+    /// Whether a run of a volume runs.
+    pub fn is_running(&self, volume: &str) -> bool {
+        self.running.contains_key(volume)
+    }
+
+    /// Takes over where the volumes of waiting runs are now: a pod may have moved since.
+    pub fn relocate(&mut self, node_of: impl Fn(&str) -> Option<String>) {
+        for (volume, waiting) in &mut self.waiting {
+            waiting.entry.node = node_of(volume);
+        }
+    }
+
     /// What waits, by volume, with the time from which it may start.
     pub fn waiting(&self) -> impl Iterator<Item = (&Entry, Timestamp)> {
         self.waiting

@@ -83,7 +83,8 @@ fn check_rate(text: &str) -> Result<(), String> {
     }
 }
 
-fn check_files(files: &FilesSpec, errors: &mut Errors) {
+/// The mistakes in globs.
+pub fn check_files(files: &FilesSpec, errors: &mut Errors) {
     for (list, name) in [(&files.include, "include"), (&files.exclude, "exclude")] {
         for (index, glob) in list.iter().enumerate() {
             errors.check(&format!("spec.files.{name}[{index}]"), check_glob(glob));

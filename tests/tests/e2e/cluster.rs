@@ -18,14 +18,14 @@ const VOLUMES: &str = include_str!("../../fixtures/kube/persistentvolumes.json")
 const DB: &str = "b4ca7246-8af9-47d7-a180-6343d9b82c74";
 
 /// The recorded cluster of one node, with that node's directories: an emptyDir and a hostPath volume.
-struct Cluster {
-    api: Api,
-    processes: Processes,
-    pods: PathBuf,
-    uploads: PathBuf,
+pub struct Cluster {
+    pub api: Api,
+    pub processes: Processes,
+    pub pods: PathBuf,
+    pub uploads: PathBuf,
 }
 
-fn cluster() -> Cluster {
+pub fn cluster() -> Cluster {
     let home = Home::new();
     let (pods, roots) = (home.at("kubelet/pods"), home.at("local-path"));
     let uploads = roots.join("pvc-uploads");
@@ -90,7 +90,7 @@ impl Cluster {
         }
     }
 
-    fn until(&self, volume: &str, said: &str) -> Duration {
+    pub fn until(&self, volume: &str, said: &str) -> Duration {
         let began = Instant::now();
         until(&format!("{volume} is {said}"), || self.said(volume) == said);
         began.elapsed()
@@ -234,10 +234,10 @@ fn a_claim_made_again_under_its_name_has_a_history_of_its_own() {
     assert_eq!(ids.len(), 2, "{listed}");
 }
 
-const PROTECTIONS: &str = "holdfast.dev/v1alpha1/volumeprotections";
-const POLICIES: &str = "holdfast.dev/v1alpha1/backuppolicies";
+pub const PROTECTIONS: &str = "holdfast.dev/v1alpha1/volumeprotections";
+pub const POLICIES: &str = "holdfast.dev/v1alpha1/backuppolicies";
 
-fn policy(name: &str, spec: Value) -> Value {
+pub fn policy(name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "holdfast.dev/v1alpha1", "kind": "BackupPolicy",
         "metadata": {
@@ -249,14 +249,14 @@ fn policy(name: &str, spec: Value) -> Value {
 }
 
 impl Cluster {
-    fn status(&self, kind: &str, name: &str) -> Value {
+    pub fn status(&self, kind: &str, name: &str) -> Value {
         let object = self.api.get(kind, "shop", name);
         object
             .map(|object| object["status"].clone())
             .unwrap_or_default()
     }
 
-    fn until_phase(&self, kind: &str, name: &str, phase: &str) -> Value {
+    pub fn until_phase(&self, kind: &str, name: &str, phase: &str) -> Value {
         until(&format!("{name} is {phase}"), || {
             self.status(kind, name)["phase"] == phase
         });

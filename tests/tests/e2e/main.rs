@@ -6,6 +6,7 @@ mod golden;
 mod hostile;
 mod interlock;
 mod reread;
+mod runs;
 mod s3;
 mod terminal;
 mod told;

@@ -1,6 +1,6 @@
 //! The definitions of the kinds, as a cluster installs them. The same at every call.
 
-use super::{BackupPolicy, ClusterBackupPolicy, VolumeProtection};
+use super::{Backup, BackupPolicy, ClusterBackupPolicy, VolumeProtection};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 /// All definitions, by name.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
+        Backup::crd(),
         BackupPolicy::crd(),
         ClusterBackupPolicy::crd(),
         VolumeProtection::crd(),

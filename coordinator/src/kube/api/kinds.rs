@@ -41,6 +41,11 @@ use std::ops::Deref;
         json_path = ".status.lastScheduleTime"
     ),
     printcolumn(
+        name = "Last Success",
+        type_ = "date",
+        json_path = ".status.lastSuccessfulTime"
+    ),
+    printcolumn(
         name = "Next Run",
         type_ = "string",
         json_path = ".status.nextScheduleTime",
@@ -86,6 +91,11 @@ pub struct BackupPolicySpec(pub PolicySpec);
         name = "Last Run",
         type_ = "date",
         json_path = ".status.lastScheduleTime"
+    ),
+    printcolumn(
+        name = "Last Success",
+        type_ = "date",
+        json_path = ".status.lastSuccessfulTime"
     ),
     printcolumn(
         name = "Next Run",
@@ -184,6 +194,10 @@ pub struct PolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "time")]
     pub next_schedule_time: Option<Time>,
+    /// When the newest snapshot of its volumes was made, to the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time")]
+    pub last_successful_time: Option<Time>,
 }
 
 /// A policy's state in one word.

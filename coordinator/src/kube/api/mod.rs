@@ -4,6 +4,7 @@
 //! Retention, verification, drills and replication get their fields beside `schedule` in `PolicySpec` when
 //! there are engines that serve them, and not before.
 
+mod backup;
 mod common;
 #[cfg(test)]
 mod crds;
@@ -12,6 +13,10 @@ mod policy;
 mod protection;
 mod selection;
 
+pub use backup::{
+    Backup, BackupPhase, BackupSpec, BackupStatus, DeletionPolicy, ResultPhase, RunPolicy,
+    VolumeCounts, VolumeResult,
+};
 #[cfg(test)]
 pub use common::Requirement;
 pub use common::{LabelSelector, Operator, PolicyKind, PolicyReference, VolumeKind};
@@ -24,8 +29,8 @@ pub use policy::{
     BusyFiles, Day, DetectionMode, ExposureSpec, FilesSpec, PolicySpec, ScheduleSpec, WindowSpec,
 };
 pub use protection::{
-    ClaimReference, LastBackup, Problem, ProtectionPhase, VolumeProtection, VolumeProtectionSpec,
-    VolumeProtectionStatus,
+    ClaimReference, LastBackup, Problem, ProtectionPhase, RestorePoint, VolumeProtection,
+    VolumeProtectionSpec, VolumeProtectionStatus,
 };
 #[cfg(test)]
 pub use selection::{AccessMode, Names};

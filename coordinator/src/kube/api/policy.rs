@@ -52,6 +52,15 @@ pub struct PolicySpec {
     /// How much at once, and how fast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,
+    /// How many ended runs of the schedule that went well are kept as Backups, in each namespace. Usually 3.
+    /// Snapshots are not meant: they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub successful_runs_history_limit: Option<i32>,
+    /// And how many of the others. Usually 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub failed_runs_history_limit: Option<i32>,
     /// No runs start as long as it is true. The policy's volumes stay the policy's.
     #[serde(default)]
     pub suspend: bool,

@@ -95,7 +95,7 @@ pub struct VolumeProtectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub message: Option<String>,
-    /// `Protected`, `Exposed` and `Failing`.
+    /// `Ready`: it is protected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -123,6 +123,15 @@ pub struct VolumeProtectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "time")]
     pub next_run_time: Option<Time>,
+    /// Since when changes of the volume may be in no snapshot; none: there are none. Where nothing watches the
+    /// volume, since its newest snapshot was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "time")]
+    pub exposed_since: Option<Time>,
+    /// Its newest snapshots, newest first; at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub restore_points: Vec<RestorePoint>,
     /// How many snapshots there are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<i64>,
@@ -166,6 +175,27 @@ pub struct LastBackup {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub message: Option<String>,
+}
+
+/// A snapshot that the volume can be restored from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestorePoint {
+    /// When it was made.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// The snapshot.
+    #[schemars(length(max = 128))]
+    pub snapshot: String,
+    /// Bytes of its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+    /// Files that could not be read, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problems: Option<i64>,
+    /// It differs from the one before as if somebody had destroyed what is in it, and nobody has looked at it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspicious: bool,
 }
 
 /// Something wrong.

@@ -42,6 +42,10 @@ reasons! {
     DeadlineExceeded WARNING,
     /// It could not be started in time.
     MissedStartingDeadline WARNING,
+    /// Snapshots were to go with their Backup, and must stay.
+    SnapshotsKept WARNING,
+    /// Snapshots were to go with their Backup, and cannot be forgotten now.
+    RepositoryUnreachable WARNING,
     /// A policy is not understood and protects nothing.
     PolicyInvalid WARNING,
 }

@@ -35,6 +35,7 @@ pub fn policy(name: &str, change: impl FnOnce(&mut PolicySpec)) -> Policy {
         name: name.to_owned(),
     };
     Policy {
+        generation: None,
         uid: reference.to_string(),
         reference,
         created: Timestamp::from_second(1_700_000_000).unwrap(),

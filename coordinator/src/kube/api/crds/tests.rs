@@ -30,7 +30,7 @@ fn definitions_are_those_checked_in() {
         );
     }
     assert_eq!(crds_yaml(), crds_yaml());
-    assert_eq!(crds_yaml().matches("---\n").count(), 3);
+    assert_eq!(crds_yaml().matches("---\n").count(), 4);
 }
 
 fn schemas() -> Vec<(String, Value)> {
@@ -228,4 +228,68 @@ fn requirement(operator: Operator, values: &[&str]) -> LabelSelector {
         }],
         ..LabelSelector::default()
     }
+}
+
+#[test]
+fn a_backup_is_about_one_thing_and_only_its_cancel_changes() {
+    use crate::kube::api::PolicyKind;
+    use crate::kube::api::{BackupSpec, DeletionPolicy, FilesSpec, RunPolicy};
+    use kube::core::cel::validate_cel_update;
+    type Change = fn(&mut BackupSpec);
+    let policy = || {
+        Some(RunPolicy {
+            kind: PolicyKind::BackupPolicy,
+            name: "nightly".to_owned(),
+        })
+    };
+    assert!(refused(&Backup::new("x", BackupSpec::default())).is_empty());
+    let mut spec = BackupSpec {
+        policy: policy(),
+        ..BackupSpec::default()
+    };
+    assert!(refused(&Backup::new("x", spec.clone())).is_empty());
+    spec.claim = Some("uploads".to_owned());
+    assert!(!refused(&Backup::new("x", spec.clone())).is_empty());
+    spec.policy = None;
+    let old = Backup::new("x", spec.clone());
+    let cases: [(&str, Change, bool); 8] = [
+        ("nothing", |_| {}, true),
+        ("cancel", |spec| spec.cancel = true, true),
+        ("claim", |spec| spec.claim = Some("db".to_owned()), false),
+        ("no claim", |spec| spec.claim = None, false),
+        (
+            "files",
+            |spec| spec.files = Some(FilesSpec::default()),
+            false,
+        ),
+        (
+            "deletionPolicy",
+            |spec| spec.deletion_policy = DeletionPolicy::Delete,
+            false,
+        ),
+        (
+            "ttl",
+            |spec| spec.ttl_after_finished = Some("1h".to_owned()),
+            false,
+        ),
+        (
+            "selector",
+            |spec| {
+                spec.claim = None;
+                spec.claims = Some(requirement(Operator::Exists, &[]));
+            },
+            false,
+        ),
+    ];
+    for (name, change, is_right) in cases {
+        let mut changed = spec.clone();
+        change(&mut changed);
+        let found = validate_cel_update(&Backup::new("x", changed), &old);
+        assert_eq!(found.is_ok(), is_right, "{name}: {found:?}");
+    }
+    // A run that is stopped stays stopped.
+    let mut stopped = spec.clone();
+    stopped.cancel = true;
+    let stopped = Backup::new("x", stopped);
+    assert!(validate_cel_update(&old, &stopped).is_err());
 }

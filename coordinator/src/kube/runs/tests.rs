@@ -1,0 +1,674 @@
+//! Which volumes a run has, how it goes on after a restart, what is said of it, and what is removed.
+
+use super::history::to_remove;
+use super::plan::{Planned, plan};
+use super::run::{Ended, Origin, Run, Stop};
+use super::said::{MAX_RESULTS, status};
+use super::writes::Writes;
+use super::*;
+use crate::kube::api::{BackupPhase, BackupPolicy, DeletionPolicy, LabelSelector, VolumeResult};
+use crate::kube::facts::{ClaimFacts, Facts, NamespaceFacts};
+use crate::kube::picture::Picture;
+use crate::kube::words::Point;
+use crate::kube::world::{Update, World};
+use crate::policy::compile::Policy;
+use crate::policy::due::Rhythm;
+use holdfast_proto::v1::{JobState, Report, Stats};
+use serde_json::json;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn all<T>(objects: Vec<(&str, &str, T)>) -> Change<T> {
+    let keyed = objects
+        .into_iter()
+        .map(|(namespace, name, object)| ((namespace.to_owned(), name.to_owned()), object));
+    Change::All(keyed.collect())
+}
+
+fn claim(name: &str, more: serde_json::Value) -> ClaimFacts {
+    let mut object = json!({
+        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-{name}")},
+        "spec": {"volumeName": format!("pv-{name}")},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        object["metadata"][key] = value.clone();
+    }
+    ClaimFacts::of(serde_json::from_value(object).unwrap())
+}
+
+fn policy(name: &str, spec: serde_json::Value) -> Policy {
+    let object = json!({
+        "apiVersion": API_VERSION, "kind": "BackupPolicy",
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": format!("uid-{name}"),
+            "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 3,
+        },
+        "spec": spec,
+    });
+    Policy::of_object(serde_json::from_value::<BackupPolicy>(object).unwrap())
+}
+
+impl Policy {
+    fn of_object(object: BackupPolicy) -> Self {
+        <Self as Facts>::of(object)
+    }
+}
+
+fn picture() -> Picture {
+    let namespace = json!({"metadata": {"name": "shop"}});
+    let namespace = NamespaceFacts::of(serde_json::from_value(namespace).unwrap());
+    let red = json!({"labels": {"tier": "red"}});
+    let no = json!({"annotations": {"holdfast.dev/backup": "false"}});
+    let claims = vec![
+        ("shop", "a", claim("a", red.clone())),
+        ("shop", "b", claim("b", json!({}))),
+        ("shop", "c", claim("c", no)),
+    ];
+    let nightly = json!({
+        "schedule": {"cron": "0 2 * * *"}, "selection": {"claimSelector": {"matchLabels": {"tier": "red"}}},
+    });
+    let wrong = json!({"schedule": {"cron": "61 * * * *"}, "selection": {"mode": "Annotated"}});
+    let policies = vec![
+        ("shop", "nightly", policy("nightly", nightly)),
+        ("shop", "wrong", policy("wrong", wrong)),
+    ];
+    let mut world = World::default();
+    world.take(Update::Pods(all(Vec::new())));
+    world.take(Update::Volumes(all(Vec::new())));
+    world.take(Update::Claims(all(claims)));
+    world.take(Update::Namespaces(all(vec![("", "shop", namespace)])));
+    world.take(Update::Policies(all(policies)));
+    world.take(Update::ClusterPolicies(all(Vec::new())));
+    Picture::draw(&world, &std::collections::BTreeMap::new())
+}
+
+fn spec(spec: serde_json::Value) -> BackupSpec {
+    serde_json::from_value(spec).unwrap()
+}
+
+fn names(planned: &Planned) -> Vec<&str> {
+    planned
+        .volumes
+        .iter()
+        .map(|chosen| &chosen.volume[..])
+        .collect()
+}
+
+#[test]
+fn what_a_backup_names_is_what_is_backed_up() {
+    let picture = picture();
+    let found = |value| plan(&spec(value), "shop", &picture);
+    let everything = found(json!({})).unwrap();
+    assert_eq!(names(&everything), ["shop/a", "shop/b"]);
+    assert_eq!(
+        everything.left_out,
+        [("c".to_owned(), "ExcludedByAnnotation")]
+    );
+    let named = found(json!({"claim": "c"})).unwrap();
+    assert_eq!(
+        names(&named),
+        ["shop/c"],
+        "who names it wants it, whatever its annotation says"
+    );
+    assert_eq!(named.volumes[0].uid.as_deref(), Some("uid-c"));
+    let selected = found(json!({"claims": {"matchLabels": {"tier": "red"}}}));
+    assert_eq!(names(&selected.unwrap()), ["shop/a"]);
+    let of_policy = found(json!({"policy": {"name": "nightly"}})).unwrap();
+    assert_eq!(names(&of_policy), ["shop/a"]);
+}
+
+#[test]
+fn what_cannot_be_understood_is_refused_by_field() {
+    let picture = picture();
+    for (given, reason, field, may_come) in [
+        (json!({"claim": "d"}), "ClaimMissing", "spec.claim:", true),
+        (
+            json!({"policy": {"name": "daily"}}),
+            "PolicyMissing",
+            "spec.policy.name: there is no BackupPolicy shop/daily; there are: nightly, wrong",
+            true,
+        ),
+        (
+            json!({"policy": {"kind": "ClusterBackupPolicy", "name": "nightly"}}),
+            "PolicyMissing",
+            "there is none at all",
+            true,
+        ),
+        (
+            json!({"policy": {"name": "wrong"}}),
+            "PolicyInvalid",
+            "spec.schedule.cron",
+            true,
+        ),
+        (
+            json!({"claims": {"matchLabels": {"tier": "blue"}}}),
+            "NothingSelected",
+            "spec.claims:",
+            true,
+        ),
+        (
+            json!({"claims": {"matchLabels": {"-": "x"}}}),
+            "InvalidField",
+            "spec.claims.matchLabels[-]",
+            false,
+        ),
+        (
+            json!({"ttlAfterFinished": "soon"}),
+            "InvalidField",
+            "spec.ttlAfterFinished",
+            false,
+        ),
+        (
+            json!({"files": {"exclude": ["[a"]}}),
+            "InvalidField",
+            "spec.files.exclude[0]",
+            false,
+        ),
+        (
+            json!({"claim": "a", "policy": {"name": "nightly"}}),
+            "InvalidField",
+            "spec: at most one",
+            false,
+        ),
+    ] {
+        let refusal = plan(&spec(given.clone()), "shop", &picture).unwrap_err();
+        assert_eq!(
+            (refusal.reason, refusal.may_come),
+            (reason, may_come),
+            "{given}"
+        );
+        assert!(refusal.message.contains(field), "{refusal:?}");
+    }
+}
+
+fn facts(name: &str, value: serde_json::Value) -> BackupFacts {
+    let mut object = json!({
+        "apiVersion": API_VERSION, "kind": "Backup",
+        "metadata": {"name": name, "namespace": "shop", "uid": "u", "generation": 1},
+        "spec": {},
+    });
+    for (key, value) in value.as_object().unwrap() {
+        object[key] = value.clone();
+    }
+    object["metadata"]["name"] = json!(name);
+    object["metadata"]["namespace"] = json!("shop");
+    BackupFacts::of(serde_json::from_value(object).unwrap())
+}
+
+fn point(id: &str, at: Timestamp, problems: i64) -> Point {
+    Point {
+        at,
+        began: at,
+        id: id.to_owned(),
+        files: 3,
+        bytes: 30,
+        added_bytes: 10,
+        problems,
+        is_suspicious: false,
+    }
+}
+
+fn chosen(names: &[&str]) -> Planned {
+    let volumes = names.iter().map(|name| Chosen {
+        volume: format!("shop/{name}"),
+        uid: Some(format!("uid-{name}")),
+    });
+    Planned {
+        volumes: volumes.collect(),
+        left_out: Vec::new(),
+    }
+}
+
+fn begun(names: &[&str]) -> Run {
+    let now = at("2026-11-30T10:00:00Z");
+    let mut run = Run::new(&facts("now", json!({})), Origin::Person, now);
+    run.begin(chosen(names), &[], |_| None, now);
+    run
+}
+
+fn job(number: u8) -> JobId {
+    JobId::from_bytes([number; 16])
+}
+
+fn end(run: &mut Run, name: &str, state: JobState, change: impl FnOnce(&mut Ended)) {
+    let volume = format!("shop/{name}");
+    if let Some(target) = run.targets.get_mut(&volume) {
+        target.run(job(1));
+    }
+    let mut ended = Ended {
+        volume,
+        job: job(1),
+        report: Report {
+            state: state.into(),
+            snapshot: vec![7; 32].into(),
+            stats: Some(Stats {
+                files: 3,
+                content_bytes: 30,
+                stored_bytes: 10,
+                ..Stats::default()
+            }),
+            ..Report::default()
+        },
+        is_retried: false,
+        is_overdue: false,
+        uid: Some(format!("uid-{name}")),
+    };
+    change(&mut ended);
+    run.ended(&ended);
+}
+
+#[test]
+fn phases_follow_from_what_came_of_the_volumes() {
+    use BackupPhase::{Cancelled, Completed, Failed, PartiallyFailed};
+    type Ends = Vec<(&'static str, JobState, bool)>;
+    let cases: Vec<(Ends, BackupPhase)> = vec![
+        (
+            vec![("a", JobState::Done, false), ("b", JobState::Done, false)],
+            Completed,
+        ),
+        (
+            vec![("a", JobState::Done, true), ("b", JobState::Done, false)],
+            PartiallyFailed,
+        ),
+        (
+            vec![("a", JobState::Done, false), ("b", JobState::Failed, false)],
+            PartiallyFailed,
+        ),
+        (
+            vec![
+                ("a", JobState::Failed, false),
+                ("b", JobState::Failed, false),
+            ],
+            Failed,
+        ),
+        (
+            vec![
+                ("a", JobState::Cancelled, false),
+                ("b", JobState::Cancelled, false),
+            ],
+            Cancelled,
+        ),
+    ];
+    let now = at("2026-11-30T11:00:00Z");
+    for (ends, expected) in cases {
+        let mut run = begun(&["a", "b"]);
+        assert_eq!(run.phase(), BackupPhase::Pending);
+        for (name, state, is_partial) in &ends {
+            assert!(!run.is_over(now), "{ends:?}");
+            end(&mut run, name, *state, |ended| {
+                if *is_partial {
+                    ended.report.stats.as_mut().unwrap().problems = 2;
+                }
+            });
+        }
+        assert!(run.is_over(now), "{ends:?}");
+        run.completed = Some(now);
+        assert_eq!(run.phase(), expected, "{ends:?}");
+        let said = status(&run, now);
+        assert_eq!(said.volumes.unwrap().total, 2);
+        let holds = |type_: &str| {
+            let mut conditions = said.conditions.iter();
+            let found = conditions.find(|condition| condition.type_ == type_);
+            found.map(|found| &found.status[..])
+        };
+        let completed = if expected == Completed {
+            "True"
+        } else {
+            "False"
+        };
+        assert_eq!(holds("Completed"), Some(completed));
+        assert_eq!(holds("Progressing"), Some("False"));
+        assert!(
+            said.conditions
+                .iter()
+                .all(|c| c.observed_generation == Some(1))
+        );
+    }
+}
+
+#[test]
+fn a_failure_that_may_be_over_soon_is_waited_for_and_others_are_told() {
+    for (reason, is_person, is_retried, expected) in [
+        ("AgentLost", true, true, ResultPhase::Pending),
+        ("AgentLost", true, false, ResultPhase::Failed),
+        ("VolumeNotMounted", true, true, ResultPhase::Failed),
+        ("VolumeNotMounted", false, true, ResultPhase::Pending),
+        ("VolumeNotMounted", false, false, ResultPhase::Failed),
+    ] {
+        let mut run = begun(&["a"]);
+        if !is_person {
+            run.origin = Origin::Schedule {
+                policy: reference_to("nightly"),
+                scheduled: run.seen,
+                open_until: run.seen,
+            };
+        }
+        end(&mut run, "a", JobState::Failed, |ended| {
+            ended.report.reason = reason.to_owned();
+            ended.is_retried = is_retried;
+        });
+        let result = &run.targets["shop/a"].result;
+        assert_eq!(result.phase, expected, "{reason} {is_person} {is_retried}");
+        assert_eq!(result.reason.as_deref(), Some(reason));
+    }
+    // One that took too long has failed; one that somebody stopped was stopped.
+    let mut run = begun(&["a"]);
+    end(&mut run, "a", JobState::Cancelled, |ended| {
+        ended.is_overdue = true
+    });
+    let result = &run.targets["shop/a"].result;
+    assert_eq!(result.phase, ResultPhase::Failed);
+    assert_eq!(result.reason.as_deref(), Some("DeadlineExceeded"));
+}
+
+#[test]
+fn the_run_of_a_claim_does_not_count_for_one_of_its_name() {
+    let mut run = begun(&["a"]);
+    end(&mut run, "a", JobState::Done, |ended| {
+        ended.uid = Some("made again".to_owned());
+    });
+    let result = &run.targets["shop/a"].result;
+    assert_eq!(result.phase, ResultPhase::Failed);
+    assert_eq!(result.reason.as_deref(), Some("ClaimReplaced"));
+    assert_eq!(result.snapshot, None);
+    // Nor does a report of a job that is not the run's.
+    let mut run = begun(&["a"]);
+    end(&mut run, "a", JobState::Done, |ended| ended.job = job(2));
+    assert_eq!(run.targets["shop/a"].result.phase, ResultPhase::Running);
+}
+
+fn reference_to(name: &str) -> PolicyReference {
+    PolicyReference {
+        kind: PolicyKind::BackupPolicy,
+        namespace: Some("shop".to_owned()),
+        name: name.to_owned(),
+    }
+}
+
+fn result(claim: &str, phase: ResultPhase) -> VolumeResult {
+    VolumeResult {
+        claim: claim.to_owned(),
+        uid: Some(format!("uid-{claim}")),
+        phase,
+        snapshot: None,
+        reason: None,
+        detail: None,
+        files: None,
+        bytes: None,
+        added_bytes: None,
+    }
+}
+
+#[test]
+fn a_coordinator_that_was_started_again_goes_on_with_what_the_status_says() {
+    let started = at("2026-11-30T09:00:00Z");
+    let now = at("2026-11-30T10:00:00Z");
+    let known = facts(
+        "now",
+        json!({"status": {
+            "phase": "Running", "startTime": "2026-11-30T09:00:00Z",
+            "results": [
+                result("a", ResultPhase::Completed), result("b", ResultPhase::Running),
+                result("c", ResultPhase::Running), result("d", ResultPhase::Failed),
+                result("gone", ResultPhase::Pending),
+            ],
+        }}),
+    );
+    let mut run = Run::new(&known, Origin::Person, now);
+    let newest = [
+        ("shop/b", point("new", at("2026-11-30T09:30:00Z"), 1)),
+        ("shop/c", point("old", at("2026-11-30T08:59:00Z"), 0)),
+        ("shop/e", point("unlisted", at("2026-11-30T09:00:00Z"), 0)),
+    ];
+    let find = |volume: &str| {
+        let mut newest = newest.iter();
+        newest
+            .find(|(name, _)| *name == volume)
+            .map(|(_, point)| point)
+    };
+    run.begin(
+        chosen(&["a", "b", "c", "d", "e", "f"]),
+        &known.results,
+        find,
+        now,
+    );
+    assert_eq!(run.started, Some(started));
+    let phase = |name: &str| run.targets[&format!("shop/{name}")].result.phase;
+    assert_eq!(phase("a"), ResultPhase::Completed);
+    assert_eq!(
+        phase("b"),
+        ResultPhase::Partial,
+        "its snapshot is newer than the run"
+    );
+    assert_eq!(phase("c"), ResultPhase::Pending, "its snapshot is older");
+    assert_eq!(phase("d"), ResultPhase::Failed);
+    assert_eq!(phase("e"), ResultPhase::Completed, "beyond the list");
+    assert_eq!(phase("f"), ResultPhase::Pending);
+    assert_eq!(
+        phase("gone"),
+        ResultPhase::Pending,
+        "its claim is looked for"
+    );
+    // A schedule's run has what its policy offered, or what has a snapshot since.
+    let origin = Origin::Schedule {
+        policy: reference_to("nightly"),
+        scheduled: started,
+        open_until: started,
+    };
+    let mut run = Run::new(&known, origin, now);
+    run.begin(chosen(&["c", "e", "f"]), &known.results, find, now);
+    assert!(!run.targets.contains_key("shop/f") && run.targets.contains_key("shop/e"));
+    // A claim that was made again meanwhile is another volume.
+    let mut again = chosen(&["b"]);
+    again.volumes[0].uid = Some("made again".to_owned());
+    let mut run = Run::new(&known, Origin::Person, now);
+    run.begin(again, &known.results, find, now);
+    let result = &run.targets["shop/b"].result;
+    assert_eq!(result.reason.as_deref(), Some("ClaimReplaced"));
+}
+
+#[test]
+fn a_status_is_bounded_and_says_how_much_is_left_out() {
+    let names: Vec<String> = (0..MAX_RESULTS + 20).map(|n| format!("c{n:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut run = begun(&names);
+    for name in &names {
+        let state = match *name {
+            "c119" => JobState::Failed,
+            _ => JobState::Done,
+        };
+        end(&mut run, name, state, |ended| {
+            ended.report.reason = "VolumeNotMounted".to_owned();
+            ended.report.detail = "x".repeat(10_000);
+        });
+    }
+    let now = at("2026-11-30T11:00:00Z");
+    run.completed = Some(now);
+    let said = status(&run, now);
+    assert_eq!(said.results.len(), MAX_RESULTS);
+    assert_eq!(said.results[0].claim, "c119", "what went wrong is first");
+    assert!(said.results[0].detail.as_ref().unwrap().len() <= 1024);
+    assert!(said.snapshots.is_empty());
+    let message = said.message.unwrap();
+    assert!(message.len() <= 1024);
+    let counts = said.volumes.unwrap();
+    assert_eq!((counts.total, counts.done, counts.failed), (120, 119, 1));
+    assert_eq!((said.bytes, said.added_bytes), (Some(119 * 30), Some(1190)));
+    // Those that go with their Backup are all named.
+    run.spec.deletion_policy = DeletionPolicy::Delete;
+    assert_eq!(status(&run, now).snapshots.len(), 119);
+    run.targets.get_mut("shop/c119").unwrap().result.detail = None;
+    let message = status(&run, now).message.unwrap();
+    assert!(
+        message.contains("20 more volumes are not listed"),
+        "{message}"
+    );
+}
+
+#[test]
+fn so_many_runs_of_a_schedule_are_kept_and_others_until_their_time_is_over() {
+    let made = |name: &str, hour: u32, phase: &str| {
+        let time = format!("2026-11-30T{hour:02}:00:00Z");
+        facts(
+            name,
+            json!({
+                "metadata": {"annotations": {SCHEDULED_AT: time}},
+                "spec": {"policy": {"name": "nightly"}},
+                "status": {"phase": phase, "completionTime": time},
+            }),
+        )
+    };
+    let mut backups: Vec<BackupFacts> = Vec::new();
+    for hour in 0..6 {
+        backups.push(made(&format!("good-{hour}"), hour, "Completed"));
+        backups.push(made(&format!("bad-{hour}"), hour, "PartiallyFailed"));
+    }
+    backups.push(made("runs", 0, "Running"));
+    let by_hand = json!({
+        "spec": {"ttlAfterFinished": "1h"},
+        "status": {"phase": "Failed", "completionTime": "2026-11-30T01:00:00Z"},
+    });
+    backups.push(facts("over", by_hand.clone()));
+    let mut young = by_hand.clone();
+    young["status"]["completionTime"] = json!("2026-11-30T11:00:01Z");
+    backups.push(facts("young", young));
+    let mut kept = by_hand;
+    kept["spec"] = json!({});
+    backups.push(facts("kept", kept));
+    let removed = |spec: Option<&crate::kube::api::PolicySpec>| {
+        let removed = to_remove(backups.iter(), |_| spec, at("2026-11-30T12:00:00Z"));
+        let mut names: Vec<&str> = removed.iter().map(|backup| &backup.name[..]).collect();
+        names.sort_unstable();
+        names.join(" ")
+    };
+    assert_eq!(removed(None), "bad-0 bad-1 bad-2 good-0 good-1 good-2 over");
+    let spec = crate::kube::api::PolicySpec {
+        successful_runs_history_limit: Some(0),
+        failed_runs_history_limit: Some(5),
+        ..Default::default()
+    };
+    assert_eq!(
+        removed(Some(&spec)),
+        "bad-0 good-0 good-1 good-2 good-3 good-4 good-5 over"
+    );
+}
+
+fn runs() -> Runs {
+    let (_, news) = tokio::sync::mpsc::channel(1);
+    let mut runs = Runs::new(news, Writes::new());
+    runs.is_listed = true;
+    runs
+}
+
+#[test]
+fn a_schedule_makes_one_backup_for_each_time_and_namespace() {
+    let picture = picture();
+    let reference = reference_to("nightly");
+    let policy = &picture.policies[&reference];
+    let Some(Rhythm::Schedule(schedule)) = &policy.rhythm else {
+        panic!("it has a schedule");
+    };
+    let (a, b) = (
+        picture.volume("shop/a").unwrap(),
+        picture.volume("shop/b").unwrap(),
+    );
+    let mut runs = runs();
+    let (first, now) = (at("2026-11-30T02:00:00Z"), at("2026-11-30T02:00:01Z"));
+    for volume in [a, b, a] {
+        runs.due((&reference, policy), schedule, volume, first, now);
+    }
+    let key = ("shop".to_owned(), "nightly-20261130020000".to_owned());
+    assert_eq!(runs.runs.keys().collect::<Vec<_>>(), [&key]);
+    assert_eq!(runs.runs[&key].targets.len(), 2);
+    let object = runs.writes.waiting(&key).unwrap().create.unwrap();
+    let object = serde_json::to_value(object).unwrap();
+    assert_eq!(object["metadata"]["labels"][POLICY], "nightly");
+    assert_eq!(
+        object["metadata"]["annotations"][SCHEDULED_AT],
+        "2026-11-30T02:00:00Z"
+    );
+    let owner = &object["metadata"]["ownerReferences"][0];
+    assert_eq!(
+        (&owner["kind"], &owner["uid"]),
+        (&json!("BackupPolicy"), &json!("uid-nightly"))
+    );
+    assert_eq!(
+        object["spec"]["deletionPolicy"], "Retain",
+        "nothing takes snapshots along"
+    );
+    // What still waits when the next time comes is done by that.
+    runs.started("shop/a", job(1), None);
+    let second = at("2026-12-01T02:00:00Z");
+    runs.due((&reference, policy), schedule, b, second, second);
+    let results: Vec<(ResultPhase, Option<&str>)> = runs.runs[&key]
+        .targets
+        .values()
+        .map(|target| (target.result.phase, target.result.reason.as_deref()))
+        .collect();
+    assert_eq!(
+        results,
+        [
+            (ResultPhase::Running, None),
+            (ResultPhase::Failed, Some("Superseded"))
+        ]
+    );
+    // One that somebody has deleted is not made again.
+    let later = ("shop".to_owned(), "nightly-20261201020000".to_owned());
+    runs.runs.remove(&later).unwrap();
+    runs.due((&reference, policy), schedule, a, second, second);
+    assert!(!runs.runs.contains_key(&later));
+}
+
+#[test]
+fn one_job_serves_all_who_want_the_same_files() {
+    let mut runs = runs();
+    let mut add = |name: &str, files: Option<FilesSpec>| {
+        let mut run = begun(&["a"]);
+        run.spec.files = files;
+        run.name = name.to_owned();
+        run.targets.get_mut("shop/a").unwrap().is_offered = true;
+        let key = ("shop".to_owned(), name.to_owned());
+        let wanted = runs.wanted.entry("shop/a".to_owned()).or_default();
+        wanted.push(key.clone());
+        runs.runs.insert(key, run);
+    };
+    let some = Some(FilesSpec {
+        exclude: vec!["tmp".to_owned()],
+        ..FilesSpec::default()
+    });
+    add("first", some.clone());
+    add("second", None);
+    add("third", some.clone());
+    let files = runs.files("shop/a");
+    assert_eq!(files, some, "as the first of them wants");
+    runs.started("shop/a", job(1), files);
+    let phase = |runs: &Runs, name: &str| {
+        let target = &runs.runs[&("shop".to_owned(), name.to_owned())].targets["shop/a"];
+        (target.result.phase, target.is_offered)
+    };
+    assert_eq!(phase(&runs, "first").0, ResultPhase::Running);
+    assert_eq!(phase(&runs, "third").0, ResultPhase::Running);
+    assert_eq!(
+        phase(&runs, "second"),
+        (ResultPhase::Pending, false),
+        "it is offered again"
+    );
+    // What a schedule wants is read as its policy says.
+    runs.due.insert("shop/a".to_owned());
+    assert_eq!(runs.files("shop/a"), None);
+}
+
+#[test]
+fn names_fit_and_tell_policies_apart() {
+    let time = at("2026-11-30T02:00:00Z");
+    assert_eq!(name("nightly", time), "nightly-20261130020000");
+    assert!(name(&"x".repeat(253), time).len() <= 253);
+    let (one, two) = (label(&"x".repeat(100)), label(&"x".repeat(101)));
+    assert!(one.len() <= 63 && one != two, "{one}");
+    assert_eq!(label("nightly"), "nightly");
+    assert_eq!(Stop::Asked.reason(), "Cancelled");
+    let selector = LabelSelector::default();
+    assert!(selector.match_labels.is_empty());
+}
