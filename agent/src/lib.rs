@@ -15,6 +15,7 @@ pub mod client;
 pub mod error;
 pub mod exposure;
 mod faults;
+pub mod hold;
 pub mod index;
 pub mod jobs;
 pub mod journal;

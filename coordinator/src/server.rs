@@ -61,7 +61,9 @@ pub async fn serve(
     };
     let gauges = opened.register_metrics(&metrics);
     if let Some(client) = kube::client(&settings.kubernetes).await? {
-        kube::start(&opened, client, settings.continuous.clone());
+        let helpers = settings.kubernetes.helpers.as_deref();
+        let helpers = helpers.map(kube::Helpers::read).transpose()?;
+        kube::start(&opened, client, settings.continuous.clone(), helpers);
     }
     let mut server = tokio::spawn(listen(
         settings.clone(),

@@ -134,6 +134,8 @@ pub struct KubernetesSettings {
     pub mode: KubernetesMode,
     /// How its API is reached from outside; inside, the pod's service account says.
     pub kubeconfig: Option<PathBuf>,
+    /// What the installer says of pods that help with volumes; none: no such pods are made.
+    pub helpers: Option<PathBuf>,
 }
 
 /// Whether a cluster says what is to be backed up.
@@ -260,6 +262,7 @@ impl ServerSettings {
             kubernetes: KubernetesSettings {
                 mode: settings.get("kubernetes.mode", KubernetesMode::default()),
                 kubeconfig: path(settings, "kubernetes.kubeconfig"),
+                helpers: path(settings, "kubernetes.helpers"),
             },
             log: log(settings),
             drain: span(settings, "drain.grace", Duration::from_secs(10)),

@@ -314,6 +314,9 @@ async fn answer(
     let mut cluster = shared.lock();
     let before = cluster.version;
     let answer = match verb {
+        "get" | "patch" if target.part.as_deref() == Some("scale") => {
+            cluster.scale(&target, &body, verb == "patch")
+        }
         "list" => listed(&cluster, &target, &query),
         "get" => match cluster.find(&target) {
             Some(object) => reply(200, &object),

@@ -15,7 +15,9 @@ use crate::stat::Stat;
 use holdfast_format::path::{RelPath, check_name};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Results of single calls; the errno is what the caller decides by.
@@ -80,6 +82,26 @@ impl Root {
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(failed)?;
+        Self::of(fd, path)
+    }
+
+    /// The directory at `path` of this one as a root of its own. No link on the way is followed, whatever a
+    /// tenant does meanwhile.
+    pub fn below(&self, path: &RelPath) -> std::result::Result<Self, RootError> {
+        let whole = self.path.join(OsStr::from_bytes(path.as_bytes()));
+        let failed = |errno: Errno| RootError::Open {
+            path: whole.clone(),
+            source: errno.into(),
+        };
+        let dir = self.dir(path).map_err(failed)?;
+        Self::of(dir.into(), &whole)
+    }
+
+    fn of(fd: OwnedFd, path: &Path) -> std::result::Result<Self, RootError> {
+        let failed = |errno: Errno| RootError::Open {
+            path: path.to_owned(),
+            source: errno.into(),
+        };
         let f_type = mount::f_type(fd.as_fd()).map_err(failed)?;
         let class = FsClass::of(f_type);
         if let FsClass::Virtual(filesystem) = class {

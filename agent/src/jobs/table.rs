@@ -87,6 +87,7 @@ impl Table {
             last.detail = report.detail;
             last.snapshot = report.snapshot;
             last.problems = report.problems;
+            last.restored = report.restored;
             if report.stats.is_some() {
                 last.stats = report.stats;
             }

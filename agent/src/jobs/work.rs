@@ -11,7 +11,7 @@ use crate::limits::RateLimit;
 use crate::metrics::AgentMetrics;
 use crate::progress::Progress;
 use crate::read::BusyPolicy;
-use crate::restore::{RestoreOptions, RestoreReport, Target, restore};
+use crate::restore::{Action, RestoreOptions, RestoreReport, Target, restore};
 use crate::rolling::Rolling;
 use crate::rules::Rules;
 use crate::settings::ServeSettings;
@@ -307,6 +307,7 @@ impl Context {
                 );
                 let problems = report.problems.iter().take(PROBLEMS);
                 let last = Report {
+                    restored: Some(counts(&report)),
                     snapshot: order.snapshot,
                     problems: problems
                         .map(|it| proto::Problem {
@@ -321,6 +322,7 @@ impl Context {
                     detail: report
                         .skipped_lines()
                         .chain(report.space.map(|space| space.to_string()))
+                        .chain(report.too_small.clone())
                         .collect::<Vec<_>>()
                         .join("; "),
                     ..Report::default()
@@ -347,7 +349,7 @@ impl Context {
         };
         let snapshot: SnapshotId = id_from_wire(&order.snapshot).map_err(wrong)?;
         let path = RelPath::new(order.path.to_vec()).map_err(wrong)?;
-        let target = self.target(&order.target)?;
+        let (target, within) = self.target(&order.target)?;
         let asked = order.options.unwrap_or_default();
         let options = RestoreOptions {
             in_place: asked.in_place,
@@ -362,23 +364,24 @@ impl Context {
         let place = Target {
             directory: &target,
             temporary: &self.settings.backup.temporary_directory,
+            within: within.as_deref(),
         };
         let done = restore(channel, snapshot, path, place, &options, progress, cancel).await;
         self.metrics.running.dec();
         done
     }
 
-    /// The target of an order, if orders may write there.
-    fn target(&self, bytes: &[u8]) -> Result<PathBuf> {
+    /// The target of an order, if orders may write there, and the directory that it must not lead out of.
+    fn target(&self, bytes: &[u8]) -> Result<(PathBuf, Option<PathBuf>)> {
         let target = PathBuf::from(OsStr::from_bytes(bytes));
         let plain = target.is_absolute()
             && target
                 .components()
                 .all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
         let below = &self.settings.restore_below;
-        let allowed = below.is_empty() || below.iter().any(|root| target.starts_with(root));
-        if plain && allowed {
-            return Ok(target);
+        let within = below.iter().find(|root| target.starts_with(root)).cloned();
+        if plain && (below.is_empty() || within.is_some()) {
+            return Ok((target, within));
         }
         Err(Error::Restore {
             reason: "TargetRefused",
@@ -417,5 +420,21 @@ impl Context {
             ..Report::default()
         };
         self.table.end(job, state, last);
+    }
+}
+
+/// What a restore did to paths, or would.
+fn counts(report: &RestoreReport) -> proto::Restored {
+    proto::Restored {
+        created: report.count(Action::Create),
+        replaced: report.count(Action::Replace),
+        metadata: report.count(Action::Metadata),
+        deleted: report.count(Action::Delete),
+        kept: report.count(Action::Keep),
+        written_bytes: match &report.plan {
+            Some(plan) => plan.items.iter().map(|item| item.bytes).sum(),
+            None => report.written_bytes,
+        },
+        problems: report.problem_count,
     }
 }

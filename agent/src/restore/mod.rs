@@ -62,6 +62,7 @@ use proto::restore_client::RestoreClient;
 use rustix::fd::AsFd;
 use rustix::fs::FlockOperation;
 use space::Free;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -90,6 +91,8 @@ pub struct Target<'t> {
     pub directory: &'t Path,
     /// Where unnamed temporary files are made; never in the target.
     pub temporary: &'t Path,
+    /// A directory that the target must not lead out of: it is there already, and no link below it is followed.
+    pub within: Option<&'t Path>,
 }
 
 /// Restores `path` of a snapshot to `target`. Problems of single paths are data in the report; an
@@ -135,6 +138,7 @@ pub async fn restore(
         limits,
         target: target.directory.to_owned(),
         temporary: target.temporary.into(),
+        within: target.within.map(Path::to_owned),
         cancel,
     };
     let free = Free::at(target.directory)?;
@@ -187,6 +191,7 @@ struct Work {
     limits: Limits,
     target: PathBuf,
     temporary: Arc<Path>,
+    within: Option<PathBuf>,
     cancel: Cancel,
 }
 
@@ -204,7 +209,11 @@ impl Work {
         };
         let (place, temporary) = (self.target.clone(), self.temporary.clone());
         let (chosen, stop) = (*options, self.cancel.clone());
-        let begun = move || begin(subject, (&place, temporary), &chosen, progress, stop);
+        let within = self.within.clone();
+        let begun = move || {
+            let place = (place.as_path(), within.as_deref(), temporary);
+            begin(subject, place, &chosen, progress, stop)
+        };
         let begun = blocking(begun).await??;
         let (context, resumed) = (Arc::new(begun.0), begun.1);
 
@@ -256,7 +265,7 @@ async fn open(
 /// Looks at the target, makes it where it is not there, and puts the marker down.
 fn begin(
     subject: Subject,
-    (target, temporary): (&Path, Arc<Path>),
+    (target, within, temporary): (&Path, Option<&Path>, Arc<Path>),
     options: &RestoreOptions,
     progress: Arc<Progress>,
     cancel: Cancel,
@@ -266,36 +275,23 @@ fn begin(
         path: target.display().to_string(),
         source,
     };
-    let exists = match std::fs::metadata(target) {
-        Ok(found) if found.is_dir() => true,
-        Ok(_) => {
-            let detail = format!(
-                "{} is not a directory; name one to restore into",
-                target.display()
-            );
-            return refused("TargetNotDirectory", detail);
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) => return Err(io("look at target", error)),
+    let opened = match within {
+        Some(within) => beneath(within, target, !options.dry_run)?,
+        None => anywhere(target, !options.dry_run)?,
     };
-    if !exists && !options.dry_run {
-        std::fs::create_dir_all(target).map_err(|error| io("make target", error))?;
-    }
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| Error::Internal(error.to_string()))?;
     let policy = Policy::of_process(options.special);
-    let (root, alone, mode, nonce) = if exists || !options.dry_run {
-        // The caller's own path may be a symlink; everything below is not followed.
-        let real: PathBuf = std::fs::canonicalize(target).map_err(|e| io("look at target", e))?;
-        let root = Root::open(&real).map_err(|error| unusable(target, &error))?;
-        let alone = match options.dry_run {
-            true => None,
-            false => Some(alone(&root, target)?),
-        };
-        let (mode, nonce) = mode_of(&root, &subject, target, options)?;
-        (Some(root), alone, mode, nonce)
-    } else {
-        (None, None, Mode::Fresh, None)
+    let (root, alone, mode, nonce) = match opened {
+        Some(root) => {
+            let alone = match options.dry_run {
+                true => None,
+                false => Some(alone(&root, target)?),
+            };
+            let (mode, nonce) = mode_of(&root, &subject, target, options)?;
+            (Some(root), alone, mode, nonce)
+        }
+        None => (None, None, Mode::Fresh, None),
     };
     let resumed = nonce.is_some();
     let names = Names::new(nonce, random);
@@ -313,6 +309,87 @@ fn begin(
         touched.map_err(|errno| io("write into target", errno.into()))?;
     }
     Ok((context, resumed))
+}
+
+/// The target, made where it is not there; `None`: it is not, and is not to be made.
+fn anywhere(target: &Path, make: bool) -> Result<Option<Root>> {
+    let io = |what, source| Error::Io {
+        what,
+        path: target.display().to_string(),
+        source,
+    };
+    match std::fs::metadata(target) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => {
+            let detail = format!(
+                "{} is not a directory; name one to restore into",
+                target.display()
+            );
+            return refused("TargetNotDirectory", detail);
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io("look at target", error));
+        }
+        Err(_) if !make => return Ok(None),
+        Err(_) => {
+            std::fs::create_dir_all(target).map_err(|error| io("make target", error))?;
+        }
+    }
+    // The caller's own path may be a symlink; everything below is not followed.
+    let real = std::fs::canonicalize(target).map_err(|error| io("look at target", error))?;
+    let root = Root::open(&real).map_err(|error| unusable(target, &error))?;
+    Ok(Some(root))
+}
+
+/// The same below a directory that a tenant may write to: that directory is there, or the volume is not mounted,
+/// and what is made or opened below it is reached through no link.
+fn beneath(within: &Path, target: &Path, make: bool) -> Result<Option<Root>> {
+    let top = match Root::open(within) {
+        Ok(top) => top,
+        Err(RootError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            let detail = format!("{} is not there: is it mounted?", within.display());
+            return refused("TargetMissing", detail);
+        }
+        Err(error) => return Err(unusable(within, &error)),
+    };
+    let below = target.strip_prefix(within).unwrap_or(Path::new(""));
+    let wrong = |source| Error::Answer {
+        what: "take a restore order",
+        source,
+    };
+    let path = RelPath::new(below.as_os_str().as_bytes().to_vec()).map_err(wrong)?;
+    let failed = |errno: Errno| match errno {
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => Error::Restore {
+            reason: "TargetNotDirectory",
+            detail: format!(
+                "{} leads through a link, a mount or a file; name a directory of the volume itself",
+                target.display()
+            ),
+        },
+        errno => Error::Io {
+            what: "look at target",
+            path: target.display().to_string(),
+            source: errno.into(),
+        },
+    };
+    let mut dir = top.top().map_err(failed)?;
+    for part in below.components() {
+        let name = part.as_os_str().as_bytes();
+        dir = match dir.open_dir(name) {
+            Err(Errno::NOENT) if !make => return Ok(None),
+            Err(Errno::NOENT) => {
+                match dir.make_dir(name, 0o755) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(failed(errno)),
+                }
+                dir.open_dir(name).map_err(failed)?
+            }
+            opened => opened.map_err(failed)?,
+        };
+    }
+    drop(dir);
+    let root = top.below(&path).map_err(|error| unusable(target, &error))?;
+    Ok(Some(root))
 }
 
 /// Locks the target's directory against other restores, for as long as what is returned is open. Two at

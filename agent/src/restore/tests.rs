@@ -25,6 +25,7 @@ fn at(directory: &Path) -> Target<'_> {
     Target {
         directory,
         temporary: Path::new("/tmp"),
+        within: None,
     }
 }
 

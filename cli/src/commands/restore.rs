@@ -46,6 +46,7 @@ pub async fn run(global: &Global, options: Restore) -> Outcome<()> {
         Target {
             directory: &target,
             temporary: &temporary,
+            within: None,
         },
         &how,
         progress.clone(),

@@ -1,9 +1,12 @@
 //! Of the API's objects what is needed here, and nothing else: a cluster has many, and they are large.
 
 use crate::kube::api::{BackupPolicy, ClusterBackupPolicy};
+use crate::kube::pods::{HELPER, HELPER_OF};
 use crate::policy::compile::Policy;
 use crate::policy::labels::Labels;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, PodCondition, Volume,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
@@ -12,6 +15,9 @@ use std::collections::BTreeMap;
 const STATIC_POD_UID: &str = "kubernetes.io/config.hash";
 /// And that it is such a copy.
 const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Characters kept of what is said of a helper.
+const MAX_WHY: usize = 500;
 
 /// Annotations that have to do with backups are of these groups; others may be large.
 const GROUPS: [&str; 3] = ["holdfast.dev", "velero.io", "k8up.io"];
@@ -35,8 +41,34 @@ pub struct PodFacts {
     pub node: Option<String>,
     /// Whether it has ended, or is about to: nothing of it may be held.
     pub ending: bool,
+    /// Whether its deletion was asked for.
+    pub deleting: bool,
     /// Its volumes.
     pub volumes: Vec<PodVolume>,
+    /// What made it and makes it again.
+    pub controller: Option<Controller>,
+    /// Of a pod of ours that helps with a volume: for what, and why it does not run yet.
+    pub helper: Option<Helper>,
+}
+
+/// The object that makes a pod again when it goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Controller {
+    /// Its kind, such as `ReplicaSet`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a pod of ours helps with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Helper {
+    /// `mount` or `restore`.
+    pub role: String,
+    /// For whom: the value of its label.
+    pub of: String,
+    /// Why it does not run, in the API's words; empty where nothing is said.
+    pub why: String,
 }
 
 /// A volume in a pod's spec.
@@ -161,6 +193,19 @@ impl From<Pod> for PodFacts {
             true => annotations.get(STATIC_POD_UID).cloned().unwrap_or(uid),
             false => uid,
         };
+        let labels = meta.labels.unwrap_or_default();
+        let owners = meta.owner_references.unwrap_or_default();
+        let mut owners = owners.into_iter();
+        let controller = owners.find(|owner| owner.controller == Some(true));
+        let helper = labels.get(HELPER).map(|role| Helper {
+            role: role.clone(),
+            of: labels.get(HELPER_OF).cloned().unwrap_or_default(),
+            why: why_not(
+                status.message,
+                status.conditions.unwrap_or_default(),
+                status.container_statuses.unwrap_or_default(),
+            ),
+        });
         let has_ended = matches!(phase.as_deref(), Some("Succeeded" | "Failed"));
         let pod_name = meta.name.unwrap_or_default();
         let volumes = spec.volumes.unwrap_or_default();
@@ -174,11 +219,36 @@ impl From<Pod> for PodFacts {
             directory,
             node: spec.node_name,
             ending: has_ended || meta.deletion_timestamp.is_some(),
-            labels: meta.labels.unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+            labels,
             annotations: about_backups(annotations),
             phase,
+            controller: controller.map(|owner| Controller {
+                kind: owner.kind,
+                name: owner.name,
+            }),
+            helper,
         }
     }
+}
+
+/// What the API says of a pod that does not run.
+fn why_not(
+    message: Option<String>,
+    conditions: Vec<PodCondition>,
+    containers: Vec<ContainerStatus>,
+) -> String {
+    let unmet = conditions.into_iter().filter(|met| met.status == "False");
+    let unmet = unmet.filter_map(|met| met.message);
+    let waiting = containers.into_iter().filter_map(|container| {
+        let waiting = container.state?.waiting?;
+        waiting.message.or(waiting.reason)
+    });
+    let said: Vec<String> = message.into_iter().chain(waiting).chain(unmet).collect();
+    let mut said = said.join("; ");
+    let end = said.char_indices().nth(MAX_WHY).map(|(at, _)| at);
+    said.truncate(end.unwrap_or(said.len()));
+    said
 }
 
 fn about_backups(mut annotations: Labels) -> Labels {

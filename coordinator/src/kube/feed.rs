@@ -2,7 +2,7 @@
 
 use super::picture::Picture;
 use super::plan::plans;
-use super::world::{Update, World};
+use super::world::{Shared, Update};
 use crate::Coordinator;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -19,12 +19,12 @@ const DRAW_EVERY: Duration = Duration::from_secs(2);
 pub fn start(
     coordinator: &Arc<Coordinator>,
     mut updates: Receiver<Update>,
+    world: Shared,
 ) -> watch::Receiver<Option<Arc<Picture>>> {
     let (pictures, drawn_pictures) = watch::channel(None);
     let clock = coordinator.clock().clone();
     let coordinator: Weak<Coordinator> = Arc::downgrade(coordinator);
     tokio::spawn(async move {
-        let mut world = World::default();
         let mut newest = BTreeMap::new();
         let mut drawn: Option<Duration> = None;
         let mut is_stale = false;
@@ -37,26 +37,26 @@ pub fn start(
                     Some(update) => Some(update),
                     None => return,
                 },
-                () = clock.sleep(rest), if is_stale && world.has_policies() => None,
+                () = clock.sleep(rest), if is_stale && world.lock().has_policies() => None,
             };
             if let Some(update) = update {
-                let mut differs = world.take(update);
+                let mut differs = world.lock().take(update);
                 clock.sleep(DEBOUNCE).await;
                 while let Ok(update) = updates.try_recv() {
-                    differs |= world.take(update);
+                    differs |= world.lock().take(update);
                 }
                 let Some(coordinator) = coordinator.upgrade() else {
                     return;
                 };
-                if differs && world.is_whole() {
-                    newest = plans(&mut world);
+                if differs && world.lock().is_whole() {
+                    newest = plans(&mut world.lock());
                     coordinator.hub().set_plans(newest.clone());
                     is_stale = true;
                 }
             }
             let is_due = drawn.is_none_or(|drawn| clock.elapsed() >= drawn + DRAW_EVERY);
-            if is_stale && is_due && world.has_policies() {
-                let picture = Picture::draw(&world, &newest);
+            if is_stale && is_due && world.lock().has_policies() {
+                let picture = Picture::draw(&world.lock(), &newest);
                 pictures.send_replace(Some(Arc::new(picture)));
                 drawn = Some(clock.elapsed());
                 is_stale = false;

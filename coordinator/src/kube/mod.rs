@@ -10,7 +10,9 @@ mod feed;
 mod guard;
 mod picture;
 mod plan;
+mod pods;
 mod point;
+mod restores;
 mod runs;
 mod statuses;
 mod subjects;
@@ -25,11 +27,13 @@ use crate::schedule::{ContinuousRule, Rules, start_continuous};
 use crate::settings::{KubernetesMode, KubernetesSettings};
 pub use events::Events;
 pub use picture::Picture;
+pub use pods::Helpers;
 use runs::{Runs, Writes};
 
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::sync::Arc;
+use world::Shared;
 
 /// A client of the cluster's API; `None` where there is none and none is required.
 pub async fn client(settings: &KubernetesSettings) -> Result<Option<Client>> {
@@ -71,7 +75,12 @@ fn unusable(what: &str, error: &dyn std::error::Error) -> Error {
 
 /// Watches the cluster, sends agents their plans and protects volumes as policies say, until the coordinator
 /// stops. `rules` are those of the settings, for volumes that no policy has a bound for.
-pub fn start(coordinator: &Arc<Coordinator>, client: Client, rules: Vec<ContinuousRule>) {
+pub fn start(
+    coordinator: &Arc<Coordinator>,
+    client: Client,
+    rules: Vec<ContinuousRule>,
+    helpers: Option<Helpers>,
+) {
     let events = Events::new(coordinator.clock().clone());
     events.start(
         client.clone(),
@@ -80,7 +89,10 @@ pub fn start(coordinator: &Arc<Coordinator>, client: Client, rules: Vec<Continuo
     );
     coordinator.set_events(events);
     let updates = watch::start(&client, &coordinator.stopping());
-    let pictures = feed::start(coordinator, updates);
+    let world = Shared::default();
+    let helpers = helpers.map(Arc::new);
+    let _restoring = restores::start(coordinator, client.clone(), world.clone(), helpers);
+    let pictures = feed::start(coordinator, updates, world);
     coordinator.set_pictures(pictures.clone());
     let rules = Rules::new(rules);
     start_continuous(coordinator, rules.clone());

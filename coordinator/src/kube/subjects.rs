@@ -25,7 +25,11 @@ pub fn subjects(world: &World) -> Vec<Subject> {
     }
     let mut uses: BTreeMap<(&str, &str), Vec<PodUse>> = BTreeMap::new();
     let mut subjects = Vec::new();
-    for pod in world.pods().filter(|pod| !pod.ending) {
+    // A pod of ours only mounts what others are to use.
+    let pods = world
+        .pods()
+        .filter(|pod| !pod.ending && pod.helper.is_none());
+    for pod in pods {
         // A namespace that is not known yet comes with the next picture.
         let Some(namespace) = namespaces.get(&pod.namespace[..]) else {
             continue;

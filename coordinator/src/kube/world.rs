@@ -1,8 +1,9 @@
 //! The cluster as far as it is known: the facts of each kind of object, kept up to date by its watch.
 
-use super::facts::{ClaimFacts, ClusterPolicy, Key, NamespaceFacts, PodFacts, VolumeFacts};
+use super::facts::{ClaimFacts, ClusterPolicy, Key, NamespaceFacts, PodFacts, Source, VolumeFacts};
 use crate::policy::compile::Policy;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// News of one kind of object.
 #[derive(Debug)]
@@ -30,6 +31,18 @@ pub enum Update {
     Policies(Change<Policy>),
     /// Of policies of the cluster.
     ClusterPolicies(Change<ClusterPolicy>),
+}
+
+/// The one copy of what is known: its watches write it, everybody reads it. Never held over a wait.
+#[derive(Debug, Clone, Default)]
+pub struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    /// Looks at it.
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        // Every change of it is complete before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is known of the cluster.
@@ -116,6 +129,43 @@ impl World {
     /// All namespaces.
     pub fn namespaces(&self) -> impl Iterator<Item = &NamespaceFacts> {
         self.namespaces.objects.values()
+    }
+
+    /// A namespace.
+    pub fn namespace(&self, name: &str) -> Option<&NamespaceFacts> {
+        let key = (String::new(), name.to_owned());
+        self.namespaces.objects.get(&key)
+    }
+
+    /// The pods of a namespace.
+    pub fn pods_of<'w>(&'w self, namespace: &'w str) -> impl Iterator<Item = &'w PodFacts> {
+        let from = (namespace.to_owned(), String::new());
+        let pods = self.pods.objects.range(from..);
+        pods.take_while(move |((of, _), _)| of == namespace)
+            .map(|(_, pod)| pod)
+    }
+
+    /// The pods that name a claim, whatever has become of them.
+    pub fn users<'w>(
+        &'w self,
+        namespace: &'w str,
+        claim: &'w str,
+    ) -> impl Iterator<Item = &'w PodFacts> {
+        self.pods_of(namespace).filter(move |pod| {
+            let mut volumes = pod.volumes.iter();
+            volumes.any(|volume| matches!(&volume.source, Source::Claim(of) if of == claim))
+        })
+    }
+
+    /// A pod.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&PodFacts> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.pods.objects.get(&key)
+    }
+
+    /// Whether all namespaces have been listed.
+    pub fn has_namespaces(&self) -> bool {
+        self.namespaces.listed
     }
 
     /// All claims.

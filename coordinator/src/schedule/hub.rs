@@ -312,6 +312,19 @@ impl Hub {
         self.lock().agents.keys().cloned().collect()
     }
 
+    /// Whether an agent of this name is connected.
+    pub fn is_connected(&self, node: &str) -> bool {
+        self.lock().agents.contains_key(node)
+    }
+
+    /// The node whose agent may read a volume; else what is said against it.
+    pub fn serving(&self, volume: &str) -> std::result::Result<String, String> {
+        self.lock().serving(volume).map_err(|error| match error {
+            Error::AgentMissing { what } => format!("no agent reads {what}"),
+            error => error.to_string(),
+        })
+    }
+
     /// What the connected agents list: node and volume.
     pub fn volumes(&self) -> Vec<(String, AgentVolume)> {
         let state = self.lock();

@@ -20,6 +20,7 @@
 
 {{- define "holdfast.coordinator" -}}{{ include "holdfast.fullname" . }}-coordinator{{- end }}
 {{- define "holdfast.agent" -}}{{ include "holdfast.fullname" . }}-agent{{- end }}
+{{- define "holdfast.helpers" -}}{{ include "holdfast.fullname" . }}-helpers{{- end }}
 
 {{- define "holdfast.selector" -}}
 app.kubernetes.io/name: {{ include "holdfast.name" .root }}

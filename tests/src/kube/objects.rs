@@ -64,6 +64,24 @@ impl Cluster {
         self.settle(target, object)
     }
 
+    /// The number of replicas, as a part of its own.
+    pub(super) fn scale(&mut self, target: &Target, patch: &Value, writes: bool) -> Response {
+        let Some(mut object) = self.find(target) else {
+            return status(404, "NotFound", "no such object");
+        };
+        if writes {
+            object["spec"]["replicas"] = patch["spec"]["replicas"].clone();
+            object = self.put(&target.kind, object);
+        }
+        let scale = json!({
+            "apiVersion": "autoscaling/v1", "kind": "Scale",
+            "metadata": object["metadata"],
+            "spec": {"replicas": object["spec"]["replicas"]},
+            "status": {"replicas": object["spec"]["replicas"]},
+        });
+        reply(200, &scale)
+    }
+
     pub(super) fn delete(&mut self, target: &Target) -> Response {
         let Some(mut object) = self.find(target) else {
             return status(404, "NotFound", "no such object");

@@ -131,7 +131,7 @@ fn what_the_api_and_the_node_agree_on_is_backed_up_under_its_claims_name() {
     }
     let lists = calls.iter().filter(|(call, _)| call.starts_with("list "));
     assert!(
-        lists.map(|(_, times)| *times).sum::<u64>() <= 6 + 3,
+        lists.map(|(_, times)| *times).sum::<u64>() <= 8 + 3,
         "{calls:?}"
     );
 }

@@ -6,6 +6,7 @@ mod golden;
 mod hostile;
 mod interlock;
 mod reread;
+mod restores;
 mod runs;
 mod s3;
 mod terminal;

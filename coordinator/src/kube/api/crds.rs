@@ -1,6 +1,6 @@
 //! The definitions of the kinds, as a cluster installs them. The same at every call.
 
-use super::{Backup, BackupPolicy, ClusterBackupPolicy, VolumeProtection};
+use super::{Backup, BackupPolicy, ClusterBackupPolicy, Restore, VolumeProtection};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -12,6 +12,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Backup::crd(),
         BackupPolicy::crd(),
         ClusterBackupPolicy::crd(),
+        Restore::crd(),
         VolumeProtection::crd(),
     ];
     for crd in &mut crds {

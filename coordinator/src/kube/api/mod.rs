@@ -11,6 +11,8 @@ mod crds;
 mod kinds;
 mod policy;
 mod protection;
+mod restore;
+mod restore_status;
 mod selection;
 
 pub use backup::{
@@ -31,6 +33,13 @@ pub use policy::{
 pub use protection::{
     ClaimReference, LastBackup, Problem, ProtectionPhase, RestorePoint, VolumeProtection,
     VolumeProtectionSpec, VolumeProtectionStatus,
+};
+#[cfg(test)]
+pub use restore::{ExistingClaim, RestoreTarget};
+pub use restore::{NewClaim, Restore, RestoreSource, RestoreSpec, SourceClaim};
+pub use restore_status::{
+    ChosenSnapshot, PathProblem, RestoreCounts, RestoreJob, RestorePhase, RestoreProgress,
+    RestoreStatus, RestoredClaim, Scaled, ThroughPod,
 };
 #[cfg(test)]
 pub use selection::{AccessMode, Names};

@@ -46,6 +46,18 @@ reasons! {
     SnapshotsKept WARNING,
     /// Snapshots were to go with their Backup, and cannot be forgotten now.
     RepositoryUnreachable WARNING,
+    /// A restore has chosen its snapshot and begins.
+    RestoreStarted NORMAL,
+    /// All of it is there.
+    RestoreCompleted NORMAL,
+    /// Some paths are not.
+    RestorePartial WARNING,
+    /// It did not come to its end.
+    RestoreFailed WARNING,
+    /// It did not, and the claim is as it was before.
+    RestoreRolledBack WARNING,
+    /// It was stopped.
+    RestoreCancelled NORMAL,
     /// A policy is not understood and protects nothing.
     PolicyInvalid WARNING,
 }
