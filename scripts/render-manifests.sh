@@ -27,3 +27,13 @@ done
 for file in "$dir"/holdfast/templates/*.yaml; do
   [ ! -e "$file" ] || cp "$file" "$out/"
 done
+# The alerts for a Prometheus that reads files, with the chart's thresholds.
+if [ $# = 0 ]; then
+  mkdir -p deploy/alerts
+  helm template holdfast deploy/chart --namespace holdfast --set metrics.prometheusRule.force=true --show-only templates/prometheusrule.yaml |
+    target/test-tools/chart/bin/python -c '
+import sys, yaml
+print("# Rendered from deploy/chart/alerts by scripts/render-manifests.sh: change it there.")
+groups = yaml.safe_load(sys.stdin)["spec"]["groups"]
+print(yaml.safe_dump({"groups": groups}, sort_keys=False, width=1000), end="")' > deploy/alerts/holdfast.yaml
+fi

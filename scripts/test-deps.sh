@@ -20,6 +20,7 @@ need strace strace
 need python3 python3
 need sqlite3 sqlite3
 need openssl openssl
+need promtool prometheus
 python3 -m venv --help >/dev/null 2>&1 || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then

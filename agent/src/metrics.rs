@@ -1,4 +1,5 @@
-//! The agent's families: a fixed list, set once per finished run from its counters.
+//! The agent's families: a fixed list (`deploy/METRICS.md`), set once per finished run from its counters. When a
+//! volume was last backed up is the coordinator's to tell: it is in the catalog, and outlives both processes.
 //!
 //! Labels: `namespace` and `persistentvolumeclaim` of the volume, capped; `result` and `what` from
 //! closed sets.
@@ -9,22 +10,22 @@ use crate::progress::ProgressView;
 use crate::rolling::Findings;
 use holdfast_format::volume::VolumeFacts;
 use holdfast_proto::v1::VolumeState;
-use holdfast_runtime::metrics::{LabelCap, Metrics};
-use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use holdfast_runtime::metrics::{GaugeTable, LabelCap, Metrics, volume_labels};
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Volumes with labels of their own.
 const VOLUMES: usize = 500;
 const VOLUME: [&str; 2] = ["namespace", "persistentvolumeclaim"];
 
+/// The oldest change, files, bytes, and how many volumes have which journal.
+type Sum = (u64, u64, u64, [u32; MODES.len()]);
+
 /// All families of an agent.
 #[derive(Debug, Clone)]
 pub struct AgentMetrics {
     runs: IntCounterVec,
-    last_success: GaugeVec,
-    last_duration: GaugeVec,
     read_bytes: IntCounterVec,
     sent_bytes: IntCounterVec,
     new_chunk_bytes: IntCounterVec,
@@ -35,10 +36,10 @@ pub struct AgentMetrics {
     again_bytes: IntCounter,
     silent_changes: IntCounter,
     missed_changes: IntCounter,
-    exposed_seconds: GaugeVec,
-    exposed_files: IntGaugeVec,
-    exposed_bytes: IntGaugeVec,
-    journal: IntGaugeVec,
+    exposed_seconds: GaugeTable,
+    exposed_files: GaugeTable,
+    exposed_bytes: GaugeTable,
+    journal: GaugeTable,
     /// Indexes that were built again.
     pub index_rebuilds: IntCounter,
     /// Jobs that run now.
@@ -55,23 +56,21 @@ pub struct AgentMetrics {
 impl AgentMetrics {
     /// Makes the families.
     pub fn new(metrics: &Metrics) -> Self {
+        metrics.set_build("agent", env!("CARGO_PKG_VERSION"));
         let counters = |name, help| metrics.counters(name, help, &VOLUME);
+        let runs = metrics.counters(
+            "holdfast_agent_jobs_total",
+            "Jobs that ended, by kind and result.",
+            &["what", "result"],
+        );
+        // The first of each is to be seen as one more.
+        for what in ["backup", "restore"] {
+            for result in ["done", "cancelled", "failed"] {
+                runs.with_label_values(&[what, result]).inc_by(0);
+            }
+        }
         Self {
-            runs: metrics.counters(
-                "holdfast_agent_jobs_total",
-                "Jobs that ended, by kind and result.",
-                &["what", "result"],
-            ),
-            last_success: metrics.float_gauges(
-                "holdfast_agent_last_success_timestamp_seconds",
-                "When the volume's last snapshot was acknowledged.",
-                &VOLUME,
-            ),
-            last_duration: metrics.float_gauges(
-                "holdfast_agent_last_duration_seconds",
-                "How long the volume's last backup took.",
-                &VOLUME,
-            ),
+            runs,
             read_bytes: counters(
                 "holdfast_agent_read_bytes_total",
                 "Bytes read from volumes.",
@@ -113,22 +112,22 @@ impl AgentMetrics {
                 "holdfast_agent_missed_changes_total",
                 "Changed files of which a trusted journal knew nothing.",
             ),
-            exposed_seconds: metrics.float_gauges(
+            exposed_seconds: metrics.table(
                 "holdfast_agent_volume_exposed_seconds",
                 "Age of the volume's oldest change that is in no snapshot, as its journal knows.",
                 &VOLUME,
             ),
-            exposed_files: metrics.gauges(
+            exposed_files: metrics.table(
                 "holdfast_agent_volume_exposed_files",
                 "Files that may have changed since the volume's newest snapshot, about.",
                 &VOLUME,
             ),
-            exposed_bytes: metrics.gauges(
+            exposed_bytes: metrics.table(
                 "holdfast_agent_volume_exposed_bytes",
                 "Bytes that may have changed since the volume's newest snapshot, about.",
                 &VOLUME,
             ),
-            journal: metrics.gauges(
+            journal: metrics.table(
                 "holdfast_agent_volume_journal",
                 "Volumes by what their journal is worth: trusted, seeding, walk or off.",
                 &["namespace", "persistentvolumeclaim", "mode"],
@@ -157,14 +156,9 @@ impl AgentMetrics {
         facts: &VolumeFacts,
         result: Result<(), &Error>,
         counters: &ProgressView,
-        took: Duration,
-        now_ns: i64,
     ) {
         self.ended("backup", result);
-        let labels = self
-            .cap
-            .values(&[&facts.namespace, &facts.persistentvolumeclaim]);
-        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        let labels = self.cap.values(&labels(facts));
         let add = |family: &IntCounterVec, n| family.with_label_values(&labels).inc_by(n);
         add(&self.read_bytes, counters.read_bytes);
         add(&self.sent_bytes, counters.wire_bytes);
@@ -174,11 +168,6 @@ impl AgentMetrics {
             counters.reread_unchanged_bytes,
         );
         add(&self.problems, counters.problems);
-        if result.is_ok() {
-            let set = |family: &GaugeVec, value| family.with_label_values(&labels).set(value);
-            set(&self.last_success, now_ns as f64 / 1e9);
-            set(&self.last_duration, took.as_secs_f64());
-        }
     }
 
     /// A finished backup looked at what its journal told (`None`), or walked the volume for this reason.
@@ -201,10 +190,9 @@ impl AgentMetrics {
 
     /// How the volumes stand now. Volumes of the same labels are one: the oldest change, and sums.
     pub fn exposed(&self, states: &[(VolumeFacts, VolumeState)]) {
-        let mut sums: BTreeMap<Vec<String>, (u64, u64, u64, [i64; MODES.len()])> = BTreeMap::new();
+        let mut sums: BTreeMap<Vec<String>, Sum> = BTreeMap::new();
         for (facts, state) in states {
-            let labels = [&*facts.namespace, &*facts.persistentvolumeclaim];
-            let sum = sums.entry(self.cap.values(&labels)).or_default();
+            let sum = sums.entry(self.cap.values(&labels(facts))).or_default();
             sum.0 = sum.0.max(state.exposed_ns);
             sum.1 = sum.1.saturating_add(state.exposed_files);
             sum.2 = sum.2.saturating_add(state.exposed_bytes);
@@ -212,25 +200,19 @@ impl AgentMetrics {
             sum.3[mode.unwrap_or(MODES.len() - 1)] += 1;
         }
         // A volume that is gone has no exposure.
-        self.exposed_seconds.reset();
-        self.exposed_files.reset();
-        self.exposed_bytes.reset();
-        self.journal.reset();
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        for (labels, (age, files, bytes, modes)) in sums {
-            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            let seconds = age as f64 / 1e9;
-            self.exposed_seconds.with_label_values(&labels).set(seconds);
-            let set = |family: &IntGaugeVec, value| {
-                family.with_label_values(&labels).set(number(value));
-            };
-            set(&self.exposed_files, files);
-            set(&self.exposed_bytes, bytes);
-            for (mode, count) in MODES.iter().zip(modes) {
-                let labels = [labels[0], labels[1], mode];
-                self.journal.with_label_values(&labels).set(count);
-            }
-        }
+        let rows = || {
+            sums.iter()
+                .map(|(labels, sum)| ([&labels[0], &labels[1]], sum))
+        };
+        let of = |value: fn(&Sum) -> f64| rows().map(move |(labels, sum)| (labels, value(sum)));
+        self.exposed_seconds.set(of(|sum| sum.0 as f64 / 1e9));
+        self.exposed_files.set(of(|sum| sum.1 as f64));
+        self.exposed_bytes.set(of(|sum| sum.2 as f64));
+        self.journal
+            .set(rows().flat_map(|([namespace, claim], sum)| {
+                let modes = MODES.iter().zip(sum.3);
+                modes.map(move |(mode, count)| ([&namespace[..], claim, mode], f64::from(count)))
+            }));
     }
 
     /// A restore has ended.
@@ -245,5 +227,24 @@ impl AgentMetrics {
             Err(_) => "failed",
         };
         self.runs.with_label_values(&[what, result]).inc();
+    }
+}
+
+fn labels(facts: &VolumeFacts) -> [&str; 2] {
+    let name = facts.name.as_str();
+    volume_labels(&facts.namespace, &facts.persistentvolumeclaim, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn the_document_has_every_family() {
+        let metrics = Metrics::new();
+        AgentMetrics::new(&metrics);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/METRICS.md");
+        holdfast_runtime::metrics::check_document(&file, "agent", &metrics).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use crate::browse::{self, Library, Suspects};
 use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
-use crate::kube::{Events, Picture};
+use crate::kube::{Events, Picture, Wanted};
 use crate::metrics::CoordinatorMetrics;
 use crate::repo::claim::{Waiting, acquire};
 use crate::repo::reconcile::{ObjectProblem, Reconciled, reconcile};
@@ -48,6 +48,8 @@ pub struct Coordinator {
     events: OnceLock<Events>,
     /// Volumes whose snapshots were forgotten or acknowledged, for who follows volumes of a cluster.
     touched: Mutex<HashSet<String>>,
+    /// And what is said of its volumes and policies.
+    told: OnceLock<watch::Receiver<Arc<Wanted>>>,
 }
 
 type Pictures = watch::Receiver<Option<Arc<Picture>>>;
@@ -178,6 +180,7 @@ impl Coordinator {
             pictures: OnceLock::new(),
             events: OnceLock::new(),
             touched: Mutex::default(),
+            told: OnceLock::new(),
         })
     }
 
@@ -274,6 +277,15 @@ impl Coordinator {
     /// Where events are told; `None`: there is no cluster.
     pub(crate) fn events(&self) -> Option<&Events> {
         self.events.get()
+    }
+
+    pub(crate) fn set_told(&self, told: watch::Receiver<Arc<Wanted>>) {
+        let _ = self.told.set(told);
+    }
+
+    /// What was last said of the cluster's volumes and policies.
+    pub(crate) fn told(&self) -> Option<Arc<Wanted>> {
+        Some(self.told.get()?.borrow().clone())
     }
 
     /// What an agent is asked for when this volume is backed up, whoever asks: in a cluster as its policy says.

@@ -23,13 +23,14 @@ use holdfast_runtime::listen::{Listen, bind_unix};
 use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::readiness::{Latch, Readiness};
 use holdfast_runtime::shutdown::{Cause, Shutdown, Stopper};
+use holdfast_runtime::tls;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// How often gauges are set and the claim is looked at.
-const METRICS_EVERY: Duration = Duration::from_secs(10);
+/// How often the claim is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A passphrase is typed by people.
 const MAX_PASSPHRASE: usize = 4096;
 
@@ -59,8 +60,24 @@ pub async fn serve(
         }
         cause = shutdown.requested() => return Ok(exit_on(cause)),
     };
-    let gauges = opened.register_metrics(&metrics);
-    if let Some(client) = kube::client(&settings.kubernetes).await? {
+    let gauges = Arc::new(opened.register_metrics(&metrics));
+    if let Some(tls) = &settings.tls
+        && let Ok(pem) = std::fs::read(&tls.certificate)
+        && let Some(end) = tls::end_of(&pem)
+    {
+        // What is served until the next start, whatever the file says by then.
+        certificate_ends(&metrics, end);
+    }
+    let asked = Arc::downgrade(&gauges);
+    metrics.on_scrape(move || {
+        let asked = asked.upgrade();
+        async move {
+            if let Some(gauges) = asked {
+                gauges.update().await;
+            }
+        }
+    });
+    if let Some(client) = kube::client(&settings.kubernetes, &metrics).await? {
         let helpers = settings.kubernetes.helpers.as_deref();
         let helpers = helpers.map(kube::Helpers::read).transpose()?;
         kube::start(&opened, client, settings.continuous.clone(), helpers);
@@ -71,13 +88,14 @@ pub async fn serve(
         shutdown.clone(),
         latch,
     ));
+    let mut store = std::pin::pin!(gauges.watch_store());
     let exit = loop {
         tokio::select! {
+            () = &mut store => {}
             signalled = &mut signals => { signalled?; break Exit::Interrupted }
             cause = shutdown.requested() => break exit_on(cause),
             ended = &mut server => { ended??; break Exit::Done }
-            () = tokio::time::sleep(METRICS_EVERY) => {
-                gauges.update().await;
+            () = tokio::time::sleep(LOOK_EVERY) => {
                 if opened.is_fenced() {
                     tracing::error!("another catalog owns the repository: stopping for good");
                     break Exit::Owned;
@@ -107,6 +125,12 @@ pub async fn serve(
         }
     }
     Ok(exit)
+}
+
+pub(crate) fn certificate_ends(metrics: &Metrics, seconds: i64) {
+    let help = "When the certificate that is served ends; none without TLS.";
+    let name = "holdfast_tls_certificate_expiry_timestamp_seconds";
+    metrics.float_gauge(name, help).set(seconds as f64);
 }
 
 fn exit_on(cause: Cause) -> Exit {

@@ -1,4 +1,4 @@
-//! The HTTP side of a process: `/livez` (it answers), `/readyz` (every latch is released; else 503
+//! The HTTP side of a process: `/livez` and `/healthz` (it answers), `/readyz` (every latch is released; else 503
 //! with what is waited for), `/metrics` (Prometheus text). Nothing here reads a request's body.
 
 use crate::metrics::Metrics;
@@ -11,10 +11,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-/// The three routes.
+/// The routes.
 pub fn routes(readiness: Readiness, metrics: Metrics) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
+        .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(scrape).with_state(metrics))
 }
@@ -44,6 +45,7 @@ async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
 }
 
 async fn scrape(State(metrics): State<Metrics>) -> Response {
+    metrics.refresh().await;
     match metrics.encode() {
         Ok(text) => {
             let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
@@ -79,7 +81,9 @@ mod tests {
         metrics.counter("holdfast_tests_total", "Tests.").inc();
         let server = tokio::spawn(serve(listener, readiness, metrics, shutdown));
 
-        assert!(fetch(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        for alive in ["/livez", "/healthz"] {
+            assert!(fetch(address, alive).await.starts_with("HTTP/1.1 200"));
+        }
         let reply = fetch(address, "/readyz").await;
         assert!(reply.starts_with("HTTP/1.1 503") && reply.contains("waiting for catalog"));
         latch.release();

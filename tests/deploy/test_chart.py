@@ -55,6 +55,8 @@ MATRIX = {
     "client certificates": ({"tls": {"requireClientCertificate": True, "extraNames": ["backup.example.org"]}}, ()),
     "monitors": ({"metrics": {"podMonitor": {"labels": {"release": "x"}}}}, MONITORING),
     "forced monitors": ({"metrics": {"podMonitor": {"force": True}, "serviceMonitor": {"force": True}}}, ()),
+    "alerts and dashboard": ({"metrics": {"prometheusRule": {"force": True, "alertLabels": {"team": "x"}},
+                                          "grafanaDashboard": {"enabled": True}}}, ()),
     "no metrics": ({"metrics": {"enabled": False}}, MONITORING),
     "localhost seccomp": ({"agent": {"seccompProfile": {"type": "Localhost"}}}, ()),
     "installed seccomp": ({"agent": {"seccompProfile": {"type": "Localhost", "install": {"image": "busybox:1"}}}}, ()),

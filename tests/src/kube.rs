@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 /// Between bookmarks.
 const BOOKMARKS: Duration = Duration::from_secs(2);
 /// Changes that a watch can still be told of.
-const REMEMBERED: usize = 1000;
+const REMEMBERED: usize = 10_000;
 
 /// The server; away for good when dropped.
 pub struct Api {
@@ -370,6 +370,9 @@ fn watched(shared: Arc<Shared>, target: Target, query: &Words) -> Response {
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(16);
     let mut news = shared.version.subscribe();
     tokio::spawn(async move {
+        // Also while others are told of changes all the time.
+        let mut bookmarks = tokio::time::interval(BOOKMARKS);
+        bookmarks.reset();
         loop {
             let mut lines = Vec::new();
             let version = {
@@ -384,10 +387,9 @@ fn watched(shared: Arc<Shared>, target: Target, query: &Words) -> Response {
                     });
                     lines.push(json!({"type": "ERROR", "object": gone}));
                 } else {
-                    let events = cluster.log.iter().filter(|event| {
-                        event.version > seen
-                            && event.kind == target.kind
-                            && target.holds(&event.namespace)
+                    let news = cluster.log.partition_point(|event| event.version <= seen);
+                    let events = cluster.log.range(news..).filter(|event| {
+                        event.kind == target.kind && target.holds(&event.namespace)
                     });
                     lines.extend(
                         events.map(|event| json!({"type": event.what, "object": event.object})),
@@ -408,7 +410,7 @@ fn watched(shared: Arc<Shared>, target: Target, query: &Words) -> Response {
             tokio::select! {
                 changed = news.changed() => if changed.is_err() { return },
                 () = sender.closed() => return,
-                () = tokio::time::sleep(BOOKMARKS) => {
+                _ = bookmarks.tick() => {
                     let bookmark = json!({
                         "type": "BOOKMARK",
                         "object": {

@@ -7,5 +7,7 @@ pub mod image;
 pub mod kube;
 pub mod oracle;
 pub mod processes;
+pub mod prometheus;
+pub mod scale;
 pub mod server;
 pub mod store_contract;

@@ -194,12 +194,10 @@ impl Context {
         let began = Instant::now();
         let work = self.backed_up(job, volume.as_ref(), &order, progress.clone(), &cancel);
         let done = work.await;
-        let now = self.settings.backup.clock.now_ns();
         if let Some(volume) = &volume {
             let result = done.as_ref().map(|_| ());
-            let view = progress.view();
             self.metrics
-                .backed_up(&volume.facts, result, &view, began.elapsed(), now);
+                .backed_up(&volume.facts, result, &progress.view());
         }
         match done {
             Ok(report) => {

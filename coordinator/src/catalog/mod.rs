@@ -17,6 +17,7 @@ mod held;
 mod lock;
 mod lookup;
 mod marks;
+mod newest;
 mod open;
 mod packs;
 mod register;
@@ -27,6 +28,7 @@ mod volumes;
 
 pub use error::{CatalogError, Holder, MAX_GONE_LISTED, Result};
 pub use lock::DirLock;
+pub use newest::Newest;
 pub use open::Mode;
 pub use packs::{FramePlace, PackImport};
 pub use rows::{

@@ -14,7 +14,7 @@ use super::events::Reason;
 use super::picture::{Picture, PolicyFacts, Volume};
 use super::point::moment;
 use super::runs::{Look, Runs};
-use super::statuses::Wanted;
+use super::statuses::{ToldFailures, Wanted};
 use super::told::{self, Mistakes, object_of};
 use super::words::{Known, said};
 use crate::Coordinator;
@@ -39,6 +39,9 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// What is said of a run that was not started in time.
 const MISSED: &str = "nobody was there to start it in time";
 
+/// So long it is waited for what an earlier process said of failures; then the rest goes on without.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 struct Guard {
     queue: Queue,
     jobs: HashMap<String, JobId>,
@@ -50,6 +53,8 @@ struct Guard {
     /// Jobs that were stopped, since they took too long.
     overdue: HashSet<JobId>,
     runs: Runs,
+    /// Failures that an earlier process told.
+    told: ToldFailures,
 }
 
 /// Begins, once there is a picture; until the coordinator stops.
@@ -57,7 +62,7 @@ pub fn start(
     coordinator: &Arc<Coordinator>,
     mut pictures: watch::Receiver<Option<Arc<Picture>>>,
     rules: Rules,
-    wanted: watch::Sender<Arc<Wanted>>,
+    (wanted, told): (watch::Sender<Arc<Wanted>>, watch::Receiver<ToldFailures>),
     runs: Runs,
 ) {
     let (clock, stopping) = (coordinator.clock().clone(), coordinator.stopping());
@@ -72,6 +77,7 @@ pub fn start(
             mistakes: Mistakes::default(),
             overdue: HashSet::new(),
             runs,
+            told: None,
         };
         let began = clock.elapsed();
         loop {
@@ -87,7 +93,10 @@ pub fn start(
                 continue;
             };
             guard.runs.take_news();
-            if !guard.runs.is_ready(clock.elapsed().saturating_sub(began)) {
+            guard.told.clone_from(&told.borrow());
+            let waited = clock.elapsed().saturating_sub(began);
+            let is_told = guard.told.is_some() || waited > PATIENCE;
+            if !is_told || !guard.runs.is_ready(waited) {
                 continue;
             }
             match guard.look(&coordinator, &picture).await {
@@ -129,13 +138,16 @@ impl Guard {
         for volume in &picture.volumes {
             let name = &volume.subject.id;
             seen.insert(name.clone());
+            let is_new = !self.known.contains_key(name);
             self.renew(coordinator, volume)?;
-            learn::learn(
-                coordinator,
-                self.known.entry(name.clone()).or_default(),
-                volume,
-            )
-            .await?;
+            let known = self.known.entry(name.clone()).or_default();
+            learn::learn(coordinator, known, volume).await?;
+            if is_new {
+                // What succeeded after them has ended them.
+                let newest = known.newest().map(|point| point.at);
+                let told = self.told.as_ref().and_then(|told| told.get(name));
+                known.failure = told.filter(|told| newest < Some(told.at)).cloned();
+            }
             if let Some(known) = self.known.get_mut(name) {
                 known.expose(exposed.of(name, known));
             }

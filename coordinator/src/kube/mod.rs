@@ -4,6 +4,7 @@
 //! kept. Where the API cannot be reached, the agents go on by the plans they have.
 
 pub mod api;
+mod calls;
 pub mod events;
 mod facts;
 mod feed;
@@ -29,14 +30,18 @@ pub use events::Events;
 pub use picture::Picture;
 pub use pods::Helpers;
 use runs::{Runs, Writes};
+pub use statuses::Wanted;
 
+pub use calls::ApiCalls;
+use holdfast_runtime::metrics::Metrics;
 use kube::Client;
+use kube::client::ClientBuilder;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::sync::Arc;
 use world::Shared;
 
 /// A client of the cluster's API; `None` where there is none and none is required.
-pub async fn client(settings: &KubernetesSettings) -> Result<Option<Client>> {
+pub async fn client(settings: &KubernetesSettings, metrics: &Metrics) -> Result<Option<Client>> {
     let required = match settings.mode {
         KubernetesMode::Off => return Ok(None),
         KubernetesMode::On => true,
@@ -59,10 +64,9 @@ pub async fn client(settings: &KubernetesSettings) -> Result<Option<Client>> {
             }
         },
     };
-    let client = Client::try_from(config);
-    Ok(Some(
-        client.map_err(|error| unusable("its address", &error))?,
-    ))
+    let client = ClientBuilder::try_from(config);
+    let client = client.map_err(|error| unusable("its address", &error))?;
+    Ok(Some(client.with_layer(&ApiCalls::new(metrics)).build()))
 }
 
 fn unusable(what: &str, error: &dyn std::error::Error) -> Error {
@@ -104,6 +108,7 @@ pub fn start(
         coordinator.stopping(),
     );
     let runs = Runs::new(backups, writes);
-    let wanted = statuses::start(client, coordinator.stopping());
-    guard::start(coordinator, pictures, rules, wanted, runs);
+    let statuses = statuses::start(client, coordinator.stopping());
+    coordinator.set_told(statuses.0.subscribe());
+    guard::start(coordinator, pictures, rules, statuses, runs);
 }

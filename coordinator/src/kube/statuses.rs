@@ -2,6 +2,7 @@
 //! is not written again, also after a restart, and what fails is tried again. An object that the server refuses
 //! holds up no other.
 
+use super::words::Failure;
 use crate::kube::api::{API_VERSION, BackupPolicy, ClusterBackupPolicy, VolumeProtection};
 use holdfast_runtime::shutdown::Shutdown;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
@@ -16,6 +17,8 @@ use tokio::sync::watch;
 const MANAGER: &str = "holdfast-coordinator";
 /// Between two rounds of writes.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two tries to know what is there.
+const FIND_EVERY: Duration = Duration::from_secs(5);
 /// Writes of a round: a cluster that has just been taken over is told slowly.
 const WRITES: usize = 60;
 /// An object that was refused is tried again after this long.
@@ -28,6 +31,19 @@ const PAGE: u32 = 500;
 pub struct Wanted {
     /// The objects.
     pub objects: Vec<Object>,
+    /// The runs that wait and run.
+    pub queue: QueueView,
+}
+
+/// The queue at one moment.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct QueueView {
+    /// Runs that could start now, but for limits and agents.
+    pub due: usize,
+    /// Runs that run.
+    pub running: usize,
+    /// How long the oldest of those that wait has been due.
+    pub oldest_wait: Duration,
 }
 
 /// What is to be said of one object.
@@ -73,21 +89,40 @@ struct Writer {
     from: usize,
 }
 
-/// Writes what is sent, the newest only, until the coordinator stops.
-pub fn start(client: Client, stopping: Shutdown) -> watch::Sender<Arc<Wanted>> {
+/// Failures that an earlier process told of volumes, by the volume's name; `None`: not looked for yet.
+pub type ToldFailures = Option<Arc<HashMap<String, Failure>>>;
+
+/// Writes what is sent, the newest only, until the coordinator stops. What an earlier process said of failures is
+/// told as soon as it was found.
+pub fn start(
+    client: Client,
+    stopping: Shutdown,
+) -> (watch::Sender<Arc<Wanted>>, watch::Receiver<ToldFailures>) {
     let (sender, mut wanted) = watch::channel(Arc::new(Wanted::default()));
+    let (told, failures) = watch::channel(None);
     tokio::spawn(async move {
         let mut writer: Option<Writer> = None;
         loop {
+            if writer.is_none()
+                && let Ok(found) = Writer::find(client.clone()).await
+            {
+                told.send_replace(Some(Arc::new(found.failures())));
+                writer = Some(found);
+            }
             tokio::select! {
                 changed = wanted.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(FIND_EVERY), if writer.is_none() => continue,
                 _ = stopping.requested() => return,
             }
             let now = wanted.borrow_and_update().clone();
             let written = async {
                 let writer = match &mut writer {
                     Some(writer) => writer,
-                    none => none.insert(Writer::find(client.clone()).await?),
+                    none => {
+                        let found = Writer::find(client.clone()).await?;
+                        told.send_replace(Some(Arc::new(found.failures())));
+                        none.insert(found)
+                    }
                 };
                 writer.write(&now).await
             };
@@ -97,7 +132,7 @@ pub fn start(client: Client, stopping: Shutdown) -> watch::Sender<Arc<Wanted>> {
             tokio::time::sleep(PAUSE).await;
         }
     });
-    sender
+    (sender, failures)
 }
 
 fn resource(kind: &str) -> ApiResource {
@@ -138,6 +173,19 @@ impl Writer {
             refused: HashMap::new(),
             from: 0,
         })
+    }
+
+    /// What is there of failures.
+    fn failures(&self) -> HashMap<String, Failure> {
+        let protections = self
+            .there
+            .iter()
+            .filter(|((kind, ..), _)| *kind == "VolumeProtection");
+        let failures = protections.filter_map(|(_, there)| {
+            let volume = there.spec["volume"].as_str()?;
+            Some((volume.to_owned(), failure(&there.status)?))
+        });
+        failures.collect()
     }
 
     async fn write(&mut self, wanted: &Wanted) -> kube::Result<()> {
@@ -238,6 +286,18 @@ fn is_about_the_object(code: u16) -> bool {
     (400..500).contains(&code) && code != 401 && code != 429
 }
 
+/// The failures that a status tells of.
+fn failure(status: &Value) -> Option<Failure> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let last = &status["lastFailure"];
+    Some(Failure {
+        at: last["time"].as_str()?.parse().ok()?,
+        reason: text(&last["reason"]),
+        detail: text(&last["message"]),
+        in_a_row: u32::try_from(status["consecutiveFailures"].as_u64()?).ok()?,
+    })
+}
+
 /// A condition whose status is the same has not changed since.
 fn with_old_times(mut status: Value, known: &Value) -> Value {
     let old = known["conditions"].as_array().cloned().unwrap_or_default();
@@ -250,4 +310,28 @@ fn with_old_times(mut status: Value, known: &Value) -> Value {
         }
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_read_from_what_was_said_of_them() {
+        let status = json!({
+            "phase": "Failing", "consecutiveFailures": 4,
+            "lastFailure": {"time": "2026-11-30T20:00:00Z", "reason": "VolumeBusy", "message": "busy"},
+        });
+        let found = failure(&status).unwrap();
+        assert_eq!((found.in_a_row, &found.reason[..]), (4, "VolumeBusy"));
+        assert_eq!(found.detail, "busy");
+        assert_eq!(found.at.to_string(), "2026-11-30T20:00:00Z");
+        for wrong in [
+            json!({}),
+            json!({"lastFailure": {"time": "2026-11-30T20:00:00Z"}}),
+            json!({"consecutiveFailures": 1, "lastFailure": {"time": "yesterday"}}),
+        ] {
+            assert!(failure(&wrong).is_none(), "{wrong}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! said the same way again, so that nothing is written for it.
 
 use super::picture::{Picture, Volume};
-use super::statuses::{Object, Wanted};
+use super::statuses::{Object, QueueView, Wanted};
 use crate::kube::api::{
     ClaimReference, LastBackup, PolicyKind, PolicyPhase, PolicyReference, PolicyStatus, Problem,
     ProtectionPhase, RestorePoint, VolumeKind, VolumeProtectionSpec, VolumeProtectionStatus,
@@ -60,7 +60,7 @@ impl Known {
 }
 
 /// Runs that failed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// When the last one did.
     pub at: Timestamp,
@@ -163,7 +163,22 @@ pub fn said(
             status: json(&status),
         });
     }
-    Wanted { objects }
+    Wanted {
+        objects,
+        queue: view(queue, now),
+    }
+}
+
+fn view(queue: &Queue, now: Timestamp) -> QueueView {
+    let due = || queue.waiting().filter(|(_, from)| *from <= now);
+    let oldest = due().map(|(entry, _)| now.duration_since(entry.due)).max();
+    QueueView {
+        due: due().count(),
+        running: queue.running().count(),
+        oldest_wait: oldest
+            .and_then(|wait| wait.try_into().ok())
+            .unwrap_or_default(),
+    }
 }
 
 /// What is summed up for a policy.

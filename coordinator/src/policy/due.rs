@@ -95,6 +95,9 @@ pub enum Due {
     },
 }
 
+/// So many runs are looked at for the longest gap: hourly ones of a working week have their weekend among them.
+const LOOKED_AHEAD: usize = 64;
+
 /// So many missed times are counted.
 pub const MAX_MISSED: u32 = 1000;
 
@@ -273,6 +276,18 @@ impl Schedule {
     ) -> (Option<Timestamp>, Option<Timestamp>) {
         let last = self.calendar.last_until(now).filter(|last| *last > since);
         (last, self.calendar.next_after(now))
+    }
+
+    /// The longest time between two of the next runs, jitter included: so far apart two successes may be.
+    pub fn longest_gap(&self, now: Timestamp) -> Option<SignedDuration> {
+        let first = self.start_after(now, SignedDuration::ZERO);
+        let starts = std::iter::successors(first, |start| {
+            self.start_after(*start, SignedDuration::ZERO)
+        });
+        let starts: Vec<Timestamp> = starts.take(LOOKED_AHEAD).collect();
+        let gaps = starts.windows(2).map(|two| two[1].duration_since(two[0]));
+        let jitter = SignedDuration::try_from(self.jitter).ok()?;
+        gaps.max()?.checked_add(jitter)
     }
 
     fn start_of(&self, scheduled: Timestamp, share: SignedDuration) -> Option<Timestamp> {

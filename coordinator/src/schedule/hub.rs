@@ -4,6 +4,7 @@
 //! It speaks in the messages of the `Jobs` service: they are state of this process and never stored.
 
 use crate::error::{Error, Result};
+use crate::schedule::counts::JobCounts;
 use crate::schedule::states::States;
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::{
@@ -64,6 +65,7 @@ impl What {
 #[derive(Default)]
 pub struct Hub {
     state: Mutex<State>,
+    counts: JobCounts,
 }
 
 #[derive(Default)]
@@ -215,7 +217,8 @@ impl Hub {
     /// event. Called `AGENT_GRACE` after the one, `RETURN_GRACE` after the other; what comes or goes
     /// later has its own.
     pub fn expire(&self, node: &str, event: u64, now_ns: i64) {
-        for row in &self.lock().jobs {
+        let state = self.lock();
+        for row in &state.jobs {
             if row.unheard_since == Some(event) && !ended(&row.info) {
                 let report = Report {
                     job: row.id.as_bytes().to_vec().into(),
@@ -229,6 +232,8 @@ impl Hub {
                     ..Report::default()
                 };
                 apply(&row.info, report, now_ns);
+                let info = row.info.borrow();
+                self.counts.ended(&info, state.facts(&info.volume));
             }
         }
     }
@@ -241,13 +246,17 @@ impl Hub {
         if !state.jobs.iter().any(known) {
             state.adopt(&connection.node, &report, now_ns);
         }
-        let row = state.jobs.iter_mut().find(|row| known(row));
-        if let Some(row) = row
-            && row.info.borrow().node == connection.node
-            && !ended(&row.info)
-        {
+        let Some(at) = state.jobs.iter().position(known) else {
+            return;
+        };
+        let row = &mut state.jobs[at];
+        if row.info.borrow().node == connection.node && !ended(&row.info) {
             row.unheard_since = None;
             apply(&row.info, report, now_ns);
+            if ended(&row.info) {
+                let info = state.jobs[at].info.borrow();
+                self.counts.ended(&info, state.facts(&info.volume));
+            }
         }
     }
 
@@ -279,6 +288,7 @@ impl Hub {
             What::Restore { order, .. } => order::Body::Restore(order),
         };
         send(agent, &node, id, body)?;
+        self.counts.started(&info, state.facts(&info.volume));
         state.remember(id, info.clone());
         Ok(info)
     }
@@ -494,5 +504,6 @@ fn bounded(mut volumes: Vec<AgentVolume>) -> Vec<AgentVolume> {
     volumes
 }
 
+mod seen;
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,16 @@
 //! survive a restart is a snapshot, never a job.
 
 mod continuous;
+mod counts;
 mod hub;
 mod rules;
 mod states;
 mod trigger;
 
 pub use continuous::{ContinuousRule, VolumePattern};
+#[cfg(test)]
+pub use counts::JobCounts;
+pub use counts::LABELLED_VOLUMES;
 pub use hub::{AGENT_GRACE, Connection, Hub, RETURN_GRACE, What};
 pub use rules::Rules;
 pub use states::{JOURNAL_WORDS, TRUSTED};

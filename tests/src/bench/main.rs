@@ -9,6 +9,7 @@ mod memory;
 mod pipeline;
 mod report;
 mod rows;
+mod scale;
 mod target;
 mod tools;
 
@@ -20,7 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tools::{PEERS, Peer};
 
-const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,J,V,H,E,W,Q,M,F,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR]
+const USAGE: &str = "usage: holdfast-bench [--only A,B,C,S,D,G,J,V,H,E,W,Q,K,M,F,P] [--rounds N] [--peers bupstash,restic,...] [--scratch DIR]
        [--source disk|tmpfs] [--size FRACTION] [--out FILE [--section NAME]]
        holdfast-bench corpus NAME DIR [SEED] | touch DIR N SEED | dirty FILE FRACTION SEED | insert FILE";
 
@@ -103,7 +104,8 @@ fn run(args: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     let mut tables = String::new();
     for part in &options.only.clone() {
         options.plan.journal = part == "J";
-        let measured = match journal::part(&options.plan, part) {
+        let table = journal::part(&options.plan, part).or_else(|| scale::part(&options.plan, part));
+        let measured = match table {
             Some(table) => table
                 .map(|table| tables.push_str(&table))
                 .map_err(Into::into),
@@ -161,7 +163,7 @@ fn parse(words: &[&str]) -> Result<Options, Box<dyn std::error::Error>> {
         .map(PathBuf::from)
         .unwrap_or_default();
     let mut options = Options {
-        only: "A B C S D G J V H E W Q M F P"
+        only: "A B C S D G J V H E W Q K M F P"
             .split(' ')
             .map(String::from)
             .collect(),

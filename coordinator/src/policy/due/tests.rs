@@ -302,3 +302,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_longest_gap_has_weekends_and_jitter_in_it() {
+    for (cron, jitter, hours) in [
+        ("0 2 * * *", None, 24),
+        ("0 2 * * *", Some("1h"), 25),
+        ("0 2 * * 1-5", None, 72),
+        ("0 9-17 * * 1-5", None, 64),
+        ("*/5 * * * *", Some("55m"), 1),
+    ] {
+        let spec = PolicySpec {
+            schedule: Some(ScheduleSpec {
+                cron: cron.to_owned(),
+                time_zone: "Etc/UTC".to_owned(),
+                jitter: jitter.map(str::to_owned),
+            }),
+            ..PolicySpec::default()
+        };
+        let mut errors = Errors::default();
+        let Some(Rhythm::Schedule(schedule)) = Rhythm::read(&spec, &mut errors) else {
+            panic!("{cron}: {:?}", errors.into_vec());
+        };
+        let now: Timestamp = "2026-11-30T12:00:00Z".parse().unwrap();
+        let gap = schedule.longest_gap(now).unwrap();
+        assert_eq!(gap, SignedDuration::from_hours(hours), "{cron}");
+    }
+}
