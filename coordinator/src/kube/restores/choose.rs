@@ -126,7 +126,7 @@ pub fn may_have(
         .and_then(|namespace| namespace.annotations.get(RESTORE_TO));
     let allowed = allowed.map_or("", |names| &names[..]);
     let mut names = allowed.split(',').map(str::trim);
-    if names.any(|name| name == namespace || name == "*") {
+    if names.any(|name| !name.is_empty() && (name == namespace || name == "*")) {
         return Ok(());
     }
     let message = format!(
