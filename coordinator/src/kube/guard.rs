@@ -55,6 +55,8 @@ struct Guard {
     runs: Runs,
     /// Failures that an earlier process told.
     told: ToldFailures,
+    /// Since when nodes are without their agents.
+    away: learn::Away,
 }
 
 /// Begins, once there is a picture; until the coordinator stops.
@@ -78,6 +80,7 @@ pub fn start(
             overdue: HashSet::new(),
             runs,
             told: None,
+            away: learn::Away::default(),
         };
         let began = clock.elapsed();
         loop {
@@ -238,8 +241,8 @@ impl Guard {
             now,
         };
         self.runs.say(&look);
-        let agents = coordinator.hub().agents().into_iter().collect();
-        Ok(said(picture, &self.known, &self.queue, &agents, now))
+        let away = self.away.tell(coordinator, picture, now);
+        Ok(said(picture, &self.known, &self.queue, &away, now))
     }
 
     /// A claim that was made again under its name is another volume: what is known of the old one does not count,

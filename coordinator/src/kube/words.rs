@@ -74,6 +74,8 @@ pub struct Failure {
 
 /// Moments that are no further apart are the same.
 const SAME_MOMENT: SignedDuration = SignedDuration::from_secs(10);
+/// Changes that are younger are not told: of a volume that is backed up all the time, there always are some.
+const EXPOSED_TOLD: SignedDuration = SignedDuration::from_secs(60);
 /// Restore points in a status, as its schema has it.
 pub const MAX_POINTS: usize = 10;
 /// Longest text of a reason, as its schema has it.
@@ -86,7 +88,7 @@ pub fn said(
     picture: &Picture,
     known: &HashMap<String, Known>,
     queue: &Queue,
-    agents: &HashSet<String>,
+    away: &HashSet<String>,
     now: Timestamp,
 ) -> Wanted {
     let nothing = Known::default();
@@ -110,7 +112,7 @@ pub fn said(
         }
         let name = &volume.subject.id[..];
         let busy = waiting.contains(name) || running.contains(name);
-        objects.extend(protection(volume, known, busy, agents, now));
+        objects.extend(protection(volume, known, busy, away, now));
     }
     for (reference, policy) in &picture.policies {
         let sum = counts.get(reference).copied().unwrap_or_default();
@@ -200,7 +202,7 @@ fn protection(
     volume: &Volume,
     known: &Known,
     busy: bool,
-    agents: &HashSet<String>,
+    away: &HashSet<String>,
     now: Timestamp,
 ) -> Option<Object> {
     let subject = &volume.subject;
@@ -247,10 +249,13 @@ fn protection(
             .as_ref()
             .map(|failure| failure.in_a_row.into()),
         next_run_time: known.next.map(Time),
-        exposed_since: known.exposed_since.map(Time),
+        exposed_since: known
+            .exposed_since
+            .filter(|since| now.duration_since(*since) >= EXPOSED_TOLD)
+            .map(Time),
         restore_points: restore_points(known),
         snapshots: i64::try_from(known.snapshots).ok(),
-        problems: problems(volume, agents),
+        problems: problems(volume, away),
     };
     Some(Object {
         kind: "VolumeProtection",
@@ -285,13 +290,13 @@ fn overruled(volume: &Volume) -> Vec<PolicyReference> {
     overruled.map(|other| (*other.policy).clone()).collect()
 }
 
-fn problems(volume: &Volume, agents: &HashSet<String>) -> Vec<Problem> {
+fn problems(volume: &Volume, away: &HashSet<String>) -> Vec<Problem> {
     let problems = volume.decision.problems.iter().take(MAX_OVERRULED);
     let said = problems.map(|problem| Problem {
         reason: problem.reason.to_owned(),
         message: cut(problem.message.clone()),
     });
-    let away = volume.node.as_ref().filter(|node| !agents.contains(*node));
+    let away = volume.node.as_ref().filter(|node| away.contains(*node));
     let away = away.map(|node| Problem {
         reason: "NodeUnreachable".to_owned(),
         message: format!("the agent of node {node} is not connected; runs wait for it"),

@@ -123,8 +123,8 @@ pub struct VolumeProtectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "time")]
     pub next_run_time: Option<Time>,
-    /// Since when changes of the volume may be in no snapshot; none: there are none. Where nothing watches the
-    /// volume, since its newest snapshot was begun.
+    /// Since when changes of the volume may be in no snapshot; none: there are none that are older than a minute.
+    /// Where nothing watches the volume, since its newest snapshot was begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "time")]
     pub exposed_since: Option<Time>,

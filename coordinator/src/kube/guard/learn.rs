@@ -2,11 +2,11 @@
 
 use crate::Coordinator;
 use crate::error::Result;
-use crate::kube::picture::Volume;
+use crate::kube::picture::{Picture, Volume};
 use crate::kube::words::{Known, MAX_POINTS, Point};
 use crate::schedule::TRUSTED;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Asks the catalog about a volume that is new here, or whose run has ended.
 pub async fn learn(coordinator: &Coordinator, known: &mut Known, volume: &Volume) -> Result<()> {
@@ -34,6 +34,36 @@ pub async fn learn(coordinator: &Coordinator, known: &mut Known, volume: &Volume
     let newest = snapshots.iter().take(MAX_POINTS);
     known.points = newest.map(Point::of_row).collect::<Result<_>>()?;
     Ok(())
+}
+
+/// A node's agent that is away is told after so long.
+const AWAY_TOLD: SignedDuration = SignedDuration::from_secs(60);
+
+/// Since when nodes are without their agents.
+#[derive(Default)]
+pub struct Away(HashMap<String, Timestamp>);
+
+impl Away {
+    /// The nodes whose agents have been away for a while: one that is started again is soon back, and what is told
+    /// of all its volumes is many writes.
+    pub fn tell(
+        &mut self,
+        coordinator: &Coordinator,
+        picture: &Picture,
+        now: Timestamp,
+    ) -> HashSet<String> {
+        let agents: HashSet<String> = coordinator.hub().agents().into_iter().collect();
+        let nodes = picture.volumes.iter();
+        let nodes = nodes.filter_map(|volume| volume.node.as_ref());
+        let missing: HashSet<&String> = nodes.filter(|node| !agents.contains(*node)).collect();
+        self.0.retain(|node, _| missing.contains(node));
+        for node in missing {
+            self.0.entry(node.clone()).or_insert(now);
+        }
+        let is_long = |since: &Timestamp| now.duration_since(*since) >= AWAY_TOLD;
+        let long = self.0.iter().filter(|(_, since)| is_long(since));
+        long.map(|(node, _)| node.clone()).collect()
+    }
 }
 
 /// Since when volumes have changes that no snapshot has, as far as agents watch them.
