@@ -30,6 +30,7 @@ impl Runs {
                 run.completed = Some(now);
             }
             let said = status(run, now);
+            run.has_run |= said.phase == Some(BackupPhase::Running);
             if run.completed.is_some() && !run.is_end_told && !run.uid.is_empty() {
                 run.is_end_told = true;
                 let (reason, note) = end(run, &said);

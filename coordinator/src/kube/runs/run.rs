@@ -97,6 +97,8 @@ pub struct Run {
     pub refusal: Option<Refusal>,
     /// Why it is stopped.
     pub stop: Option<Stop>,
+    /// Whether a volume of it has been read or tried: it does not wait any more.
+    pub has_run: bool,
     /// Whether its volumes are chosen.
     pub is_begun: bool,
     /// Whether its end was told.
@@ -233,6 +235,7 @@ impl Run {
             left_out: Vec::new(),
             refusal: None,
             stop: None,
+            has_run: facts.phase == Some(BackupPhase::Running),
             is_begun: false,
             is_end_told: false,
         }
@@ -259,6 +262,7 @@ impl Run {
             left_out: Vec::new(),
             refusal: None,
             stop: None,
+            has_run: false,
             is_begun: true,
             is_end_told: false,
         }
@@ -398,7 +402,7 @@ impl Run {
         if self.completed.is_none() {
             let mut targets = self.targets.values();
             let is_running = targets.any(|target| target.result.phase != ResultPhase::Pending);
-            return match is_running {
+            return match is_running || self.has_run {
                 true => BackupPhase::Running,
                 false => BackupPhase::Pending,
             };
