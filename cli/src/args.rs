@@ -1,6 +1,12 @@
 //! What can be typed, and what it means. No decision is made here.
 
+mod cluster;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use cluster::{
+    Backup as ClusterBackup, ClusterArgs, ClusterCli, ClusterCommand, Debug as ClusterDebug,
+    Logs as ClusterLogs, Restore as ClusterRestore, Status as ClusterStatus,
+};
 use holdfast_runtime::settings::Span;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +30,10 @@ pub const MIN_AGE: Duration = Duration::from_secs(5);
         A snapshot is named by the start of its id, `latest` (where there is one\n\
         volume), `VOLUME@latest` or `VOLUME@TIME` (the newest at or before; RFC 3339\n\
         or a date, UTC). A path follows the first `:/`, as in\n\
-        web@latest:/etc/app.conf"
+        web@latest:/etc/app.conf\n\n\
+        With --cluster, or another option of that heading, or called as `kubectl\n\
+        holdfast`, it works on a cluster, and has verbs of its own: `holdfast --cluster\n\
+        --help` shows them."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -109,6 +118,20 @@ pub struct Global {
     /// Print only results and errors
     #[arg(long, short = 'q', global = true, help_heading = "Output")]
     pub quiet: bool,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// The cluster, where one is worked on: found once the command line is read.
+    #[arg(skip)]
+    pub at: Option<std::sync::Arc<crate::cluster::Cluster>>,
+}
+
+impl Global {
+    /// Whether volumes of this namespace are listed.
+    pub fn lists(&self, namespace: &str) -> bool {
+        let only = self.at.as_ref().and_then(|cluster| cluster.scope());
+        only.is_none_or(|only| only == namespace)
+    }
 }
 
 /// How to print.
@@ -209,7 +232,7 @@ pub struct Backup {
     #[arg(required = true, value_name = "PATH|VOLUME")]
     pub what: Vec<std::ffi::OsString>,
     /// Name of the volume; without it, the directory's last component
-    #[arg(long, short = 'n')]
+    #[arg(long)]
     pub name: Option<String>,
     /// Leave out what matches (gitignore syntax; repeatable)
     #[arg(long, short = 'e', value_name = "GLOB")]
@@ -398,6 +421,7 @@ mod tests {
     #[test]
     fn definitions_are_consistent() {
         Cli::command().debug_assert();
+        ClusterCli::command().debug_assert();
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! that sees agent and coordinator.
 
 use crate::args::Global;
+use crate::cluster::{find, tunnel};
 use crate::create::create_repository;
 use crate::failure::{Exit, Failure, Outcome, chain};
 use crate::places::check_home;
@@ -84,6 +85,14 @@ pub async fn open_with(
     access: Access,
     continuous: Option<Duration>,
 ) -> Outcome<Connected> {
+    if let Some(cluster) = &global.at {
+        let found = find::coordinator(cluster).await?;
+        return Ok(Connected {
+            channel: tunnel::channel(cluster, &found, global).await?,
+            agent_state: None,
+            coordinator: None,
+        });
+    }
     match (&global.coordinator, &global.repo) {
         (Some(_), Some(_)) => Err(Failure::usage(
             "both --repo and --coordinator are given (or set in the environment): choose one",
@@ -115,6 +124,17 @@ async fn remote(global: &Global, url: &str) -> Outcome<Connected> {
     })
 }
 
+/// Files of a certificate chain and its key, where they were named.
+pub fn identity(global: &Global) -> Outcome<Option<(PathBuf, PathBuf)>> {
+    let Some(files) = &global.client_cert else {
+        return Ok(None);
+    };
+    match files.split_once(',') {
+        Some((chain, key)) => Ok(Some((PathBuf::from(chain), PathBuf::from(key)))),
+        None => Err(Failure::usage("--client-cert takes two files: CHAIN,KEY")),
+    }
+}
+
 /// Whom to trust, and who this is: by the files that were named.
 fn client_tls(global: &Global) -> Outcome<ClientTlsConfig> {
     let authorities = global.ca_file.clone().ok_or_else(|| {
@@ -123,17 +143,10 @@ fn client_tls(global: &Global) -> Outcome<ClientTlsConfig> {
              ca.crt of the coordinator's certificate",
         )
     })?;
-    let identity = match &global.client_cert {
-        None => None,
-        Some(files) => match files.split_once(',') {
-            Some((chain, key)) => Some((PathBuf::from(chain), PathBuf::from(key))),
-            None => return Err(Failure::usage("--client-cert takes two files: CHAIN,KEY")),
-        },
-    };
     let tls = ClientTls {
         authorities,
         server_name: None,
-        identity,
+        identity: identity(global)?,
     };
     tls.load().map_err(|error| Failure::usage(chain(&error)))
 }

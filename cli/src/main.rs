@@ -1,6 +1,7 @@
 //! `holdfast`: what an operator types. Wiring only.
 
 mod args;
+mod cluster;
 mod commands;
 mod connect;
 mod content;
@@ -22,8 +23,10 @@ use failure::{Exit, Failure};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = match precedence::parse() {
-        Ok(cli) => cli,
+    let words: Vec<_> = std::env::args_os().collect();
+    let program = precedence::program(&words);
+    let typed = match precedence::parse(words) {
+        Ok(typed) => typed,
         Err(error) => {
             let _ = error.print();
             let asked = matches!(
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
             return Exit::Failed.into();
         }
     };
-    let end = cli.and_then(|cli| runtime.block_on(commands::run(cli)));
+    let end = typed.and_then(|typed| runtime.block_on(commands::run(typed)));
     // A blocking read that hangs (a dead NFS server) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match end {
@@ -49,7 +52,11 @@ fn main() -> ExitCode {
         Err(failure) if is_closed_pipe(&failure) => Exit::Done.into(),
         Err(failure) => {
             if !failure.message.is_empty() {
-                eprintln!("holdfast: {}", failure.message);
+                // Commands are named as this one was called.
+                let message = failure
+                    .message
+                    .replace("`holdfast ", &format!("`{program} "));
+                eprintln!("holdfast: {message}");
             }
             failure.exit.into()
         }

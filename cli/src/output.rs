@@ -107,6 +107,42 @@ fn line_of(cells: &[String], widths: &[usize]) -> String {
     line.trim_end().to_owned()
 }
 
+/// A heading and a text after it, in lines of at most `width` columns; what follows the first is indented like
+/// it. A word that is longer stands on a line of its own, whole.
+pub fn wrapped(heading: &str, text: &str, width: usize) -> String {
+    let indent = heading.chars().count().min(width / 4);
+    let (mut out, mut column) = (heading.to_owned(), heading.chars().count());
+    let mut is_first = true;
+    for word in text.split_whitespace() {
+        let count = word.chars().count();
+        if !is_first && column + 1 + count > width {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        } else if !is_first {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += count;
+        is_first = false;
+    }
+    out.trim_end().to_owned()
+}
+
+/// A text on one line, cut where it is longer.
+pub fn fit(text: &str, width: usize) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.chars().count() <= width {
+        true => text,
+        false => text
+            .chars()
+            .take(width.saturating_sub(1))
+            .chain(['…'])
+            .collect(),
+    }
+}
+
 /// Prints one document as json or yaml.
 pub fn document(format: Format, value: &Value) -> Outcome<()> {
     let mut out = std::io::stdout().lock();
@@ -326,6 +362,15 @@ mod tests {
         assert_eq!(mode(1, 0o4755), "-rwsr-xr-x");
         assert_eq!(mode(2, 0o1777), "drwxrwxrwt");
         assert_eq!(mode(1, 0o2644), "-rw-r-Sr--");
+    }
+
+    #[test]
+    fn texts_fit_their_lines() {
+        assert_eq!(wrapped("a: ", "one two three", 10), "a: one two\n  three");
+        assert_eq!(wrapped("a: ", "", 10), "a:");
+        assert_eq!(wrapped("", "a-very-long-word x", 8), "a-very-long-word\nx");
+        assert_eq!(fit("one\n two  three", 20), "one two three");
+        assert_eq!(fit("one two three", 7), "one tw…");
     }
 
     #[test]

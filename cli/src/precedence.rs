@@ -1,10 +1,13 @@
 //! Which of the options and variables count. An option on the command line wins over the variable of
 //! what it excludes, an empty variable is as unset, and an option that would be ignored is refused.
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, ClusterCli, Command};
 use crate::failure::{Failure, Outcome};
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
+use std::ffi::OsString;
+use std::path::Path;
 
 /// Options that have a variable.
 const WITH_VARIABLE: [(&str, &str); 7] = [
@@ -19,7 +22,7 @@ const WITH_VARIABLE: [(&str, &str); 7] = [
 
 /// Which options stand on the command line.
 #[derive(Debug, Clone, Copy, Default)]
-struct Typed {
+struct Given {
     repo: bool,
     coordinator: bool,
     key_file: bool,
@@ -29,18 +32,100 @@ struct Typed {
     trust: bool,
 }
 
+/// What was typed.
+pub enum Typed {
+    /// A verb that works on a repository, or through a coordinator.
+    Here(Cli),
+    /// A verb that works on a cluster, and what the program is called as.
+    InCluster(ClusterCli, &'static str),
+}
+
+/// Called by this name, as kubectl does, it works on the cluster.
+const PLUGIN: &str = "kubectl-holdfast";
+/// Options that mean the cluster, whatever the program is called.
+const OF_CLUSTER: [&str; 6] = [
+    "--cluster",
+    "--kubeconfig",
+    "--context",
+    "--namespace",
+    "--all-namespaces",
+    "--holdfast-namespace",
+];
+/// Their short ones.
+const OF_CLUSTER_SHORT: [&str; 2] = ["-n", "-A"];
+/// Options of a repository or a coordinator, which mean nothing in a cluster.
+const NOT_OF_CLUSTER: [&str; 6] = [
+    "repo",
+    "coordinator",
+    "key_file",
+    "passphrase_file",
+    "state_dir",
+    "take_over",
+];
+
+/// What the program is called as: by kubectl, for a cluster, or for a repository.
+pub fn program(words: &[OsString]) -> &'static str {
+    let called = words.first().map(Path::new).and_then(Path::file_name);
+    if called.is_some_and(|name| name == PLUGIN) {
+        return "kubectl holdfast";
+    }
+    let of_cluster = |word: &OsString| {
+        let word = word.to_string_lossy();
+        let name = word.split('=').next().unwrap_or_default();
+        let is_short = OF_CLUSTER_SHORT.iter().any(|short| word.starts_with(short));
+        OF_CLUSTER.contains(&name) || (is_short && !word.starts_with("--"))
+    };
+    let options = words.iter().skip(1).take_while(|word| *word != "--");
+    match options.into_iter().any(of_cluster) {
+        true => "holdfast --cluster",
+        false => "holdfast",
+    }
+}
+
 /// What was typed and exported, settled; the outer error is clap's.
-pub fn parse() -> Result<Outcome<Cli>, clap::Error> {
-    let mut command = Cli::command();
+pub fn parse(words: Vec<OsString>) -> Result<Outcome<Typed>, clap::Error> {
+    match program(&words) {
+        "holdfast" => Ok(parse_here(words)?.map(Typed::Here)),
+        program => Ok(parse_in_cluster(words, program)?.map(|cli| Typed::InCluster(cli, program))),
+    }
+}
+
+/// An empty variable is as unset.
+fn without_empty(mut command: clap::Command) -> clap::Command {
     for (option, variable) in WITH_VARIABLE {
         if std::env::var_os(variable).is_some_and(|value| value.is_empty()) {
-            let unset = clap::builder::Resettable::Reset;
-            command = command.mut_arg(option, |arg| arg.env(unset));
+            command = command.mut_arg(option, |arg| arg.env(Resettable::Reset));
         }
     }
-    let matches = command.try_get_matches()?;
+    command
+}
+
+fn parse_in_cluster(
+    words: Vec<OsString>,
+    program: &'static str,
+) -> Result<Outcome<ClusterCli>, clap::Error> {
+    let mut command = without_empty(ClusterCli::command()).bin_name(program);
+    for option in NOT_OF_CLUSTER {
+        command = command.mut_arg(option, |arg| arg.hide(true).env(Resettable::Reset));
+    }
+    if program == "kubectl holdfast" {
+        command = command.mut_arg("cluster", |arg| arg.hide(true));
+    }
+    let matches = command.try_get_matches_from(words)?;
+    let typed = |option: &&&str| matches.value_source(option) == Some(ValueSource::CommandLine);
+    if let Some(option) = NOT_OF_CLUSTER.iter().find(typed) {
+        let option = option.replace('_', "-");
+        return Ok(Err(Failure::usage(format!(
+            "--{option} does not go with the cluster, whose coordinator is found by itself"
+        ))));
+    }
+    Ok(Ok(ClusterCli::from_arg_matches(&matches)?))
+}
+
+fn parse_here(words: Vec<OsString>) -> Result<Outcome<Cli>, clap::Error> {
+    let matches = without_empty(Cli::command()).try_get_matches_from(words)?;
     let typed = |option: &str| matches.value_source(option) == Some(ValueSource::CommandLine);
-    let typed = Typed {
+    let typed = Given {
         repo: typed("repo"),
         coordinator: typed("coordinator"),
         key_file: typed("key_file"),
@@ -51,7 +136,7 @@ pub fn parse() -> Result<Outcome<Cli>, clap::Error> {
     Ok(settle(Cli::from_arg_matches(&matches)?, typed))
 }
 
-fn settle(mut cli: Cli, typed: Typed) -> Outcome<Cli> {
+fn settle(mut cli: Cli, typed: Given) -> Outcome<Cli> {
     let global = &mut cli.global;
     if let Some(verb) = of_repositories(&cli.command) {
         if typed.coordinator {
@@ -127,7 +212,7 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    fn settled(line: &str, typed: Typed) -> Outcome<Cli> {
+    fn settled(line: &str, typed: Given) -> Outcome<Cli> {
         let words = std::iter::once("holdfast").chain(line.split_whitespace());
         settle(Cli::try_parse_from(words).unwrap(), typed)
     }
@@ -135,30 +220,58 @@ mod tests {
     #[test]
     fn an_option_wins_over_the_variable_of_what_it_excludes() {
         let line = "snapshots --repo r --coordinator http://c --key-file k --passphrase-file p";
-        let repo = Typed {
+        let repo = Given {
             repo: true,
             key_file: true,
-            ..Typed::default()
+            ..Given::default()
         };
         let global = settled(line, repo).unwrap().global;
         assert!(global.coordinator.is_none() && global.passphrase_file.is_none());
-        let coordinator = Typed {
+        let coordinator = Given {
             coordinator: true,
-            ..Typed::default()
+            ..Given::default()
         };
         assert!(settled(line, coordinator).unwrap().global.repo.is_none());
-        let passphrase = Typed {
+        let passphrase = Given {
             repo: true,
             passphrase_file: true,
-            ..Typed::default()
+            ..Given::default()
         };
         assert!(settled(line, passphrase).unwrap().global.key_file.is_none());
     }
 
     #[test]
+    fn the_cluster_is_meant_by_name_or_by_an_option() {
+        let called = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            program(&words)
+        };
+        for (line, expected) in [
+            ("/usr/bin/kubectl-holdfast status", "kubectl holdfast"),
+            ("kubectl-holdfast", "kubectl holdfast"),
+            ("holdfast status", "holdfast"),
+            ("holdfast --cluster status", "holdfast --cluster"),
+            ("holdfast status --context=a", "holdfast --cluster"),
+            ("holdfast status -n shop", "holdfast --cluster"),
+            ("holdfast status -nshop", "holdfast --cluster"),
+            ("holdfast volumes -A", "holdfast --cluster"),
+            ("holdfast backup --name x -- --cluster", "holdfast"),
+        ] {
+            assert_eq!(called(line), expected, "{line}");
+        }
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let refused = parse(words("kubectl-holdfast status --repo x")).unwrap();
+        let message = refused
+            .err()
+            .map(|failure| failure.message)
+            .unwrap_or_default();
+        assert!(message.contains("--repo does not go"), "{message}");
+    }
+
+    #[test]
     fn what_would_be_ignored_is_refused() {
-        let none = Typed::default();
-        let all = Typed {
+        let none = Given::default();
+        let all = Given {
             repo: true,
             coordinator: true,
             key_file: true,
@@ -166,7 +279,7 @@ mod tests {
             state_dir: true,
             trust: false,
         };
-        let trust = Typed {
+        let trust = Given {
             trust: true,
             ..none
         };

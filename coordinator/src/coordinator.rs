@@ -3,6 +3,8 @@
 //! [`Coordinator::open`] owns the repository until [`Coordinator::shutdown`]: it has claimed it, brought
 //! the catalog up to the store, and settled what a crash left half-way. A reader needs none of it.
 
+mod examine;
+
 use crate::browse::{self, Library, Suspects};
 use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
@@ -25,7 +27,7 @@ use holdfast_runtime::clock::Clock;
 use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::shutdown::{self, Cause, Shutdown, Stopper};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{RwLock, watch};
 use tonic::service::Routes;
@@ -50,6 +52,8 @@ pub struct Coordinator {
     touched: Mutex<HashSet<String>>,
     /// And what is said of its volumes and policies.
     told: OnceLock<watch::Receiver<Arc<Wanted>>>,
+    /// Of the certificate that clients are shown; 0: there is none.
+    certificate_expires_ns: AtomicI64,
 }
 
 type Pictures = watch::Receiver<Option<Arc<Picture>>>;
@@ -181,6 +185,7 @@ impl Coordinator {
             events: OnceLock::new(),
             touched: Mutex::default(),
             told: OnceLock::new(),
+            certificate_expires_ns: AtomicI64::new(0),
         })
     }
 
@@ -412,7 +417,14 @@ impl Coordinator {
             claim_epoch: owning.map_or(0, |o| o.epoch),
             started_ns: self.started_ns,
             suspicious: suspicious.values().sum(),
+            now_ns: self.clock.now_ns(),
+            certificate_expires_ns: self.certificate_expires_ns.load(Ordering::Relaxed),
         })
+    }
+
+    /// Remembers until when the certificate holds that clients are shown.
+    pub(crate) fn set_certificate_expiry(&self, at_ns: i64) {
+        self.certificate_expires_ns.store(at_ns, Ordering::Relaxed);
     }
 }
 

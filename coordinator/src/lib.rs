@@ -30,6 +30,7 @@ pub mod settings;
 
 pub use coordinator::Coordinator;
 pub use error::{Error, Kind, Reason, Result};
+pub use policy::values::duration;
 pub use schedule::{ContinuousRule, VolumePattern};
 pub use service::{ERROR_DOMAIN, MAX_MESSAGE_BYTES, status, transport};
 pub use session::PROTOCOL;

@@ -291,6 +291,9 @@ async fn listen(
     let mut server = transport::server();
     if let Some(tls) = &settings.tls {
         server = server.tls_config(tls.load()?)?;
+        let shown = std::fs::read(&tls.certificate).unwrap_or_default();
+        let expires = holdfast_runtime::certificate::expires(&shown).unwrap_or(0);
+        coordinator.set_certificate_expiry(expires.saturating_mul(1_000_000_000));
     } else if !settings.listen.is_local() {
         tracing::warn!(listen = %settings.listen, "plaintext beyond this host, without identities");
     }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints the three Secrets that the plain manifests refer to, with a new passphrase and new certificates:
+# Prints the three Secrets that the plain manifests refer to, with a new passphrase and new certificates, and a ConfigMap
+# with the authority's certificate alone, which `kubectl holdfast` trusts:
 #   deploy/kubernetes/secrets.sh > holdfast-secrets.yaml && kubectl create -f holdfast-secrets.yaml
 # KEEP THE FILE OUTSIDE THE CLUSTER: without the passphrase in it nobody can read the backups. `create`, not `apply`: it
 # refuses to replace what is there.
@@ -63,3 +64,16 @@ stringData:
 YAML
 secret holdfast-tls coordinator
 secret holdfast-agent-tls agent
+cat <<YAML
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: $service-trust
+  namespace: $namespace
+  labels: {app.kubernetes.io/part-of: holdfast, app.kubernetes.io/component: trust}
+data:
+  server-name: $service.$namespace.svc
+  ca.crt: |
+$(sed 's/^/    /' ca.crt)
+YAML

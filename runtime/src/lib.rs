@@ -10,6 +10,7 @@
 //! | `settings` | file and environment, every error at once, unknown keys refused, secrets hidden |
 //! | `logging` | one line per event on stderr |
 //! | `listen` | where to listen, and where plaintext is allowed |
+//! | `certificate` | until when a certificate holds |
 //! | `tls` | the crypto provider, server and client identities |
 //! | `metrics` | Prometheus families with bounded labels |
 //! | `readiness` | latches: ready when the last one is released |
@@ -20,6 +21,7 @@
 
 mod alloc;
 pub mod backoff;
+pub mod certificate;
 pub mod clock;
 pub mod exit;
 pub mod http;

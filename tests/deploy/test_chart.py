@@ -250,6 +250,41 @@ def test_no_account_but_the_coordinators_has_rights(defaults):
     assert not any("secrets" in rule["resources"] for rule in rules)
 
 
+def test_roles_for_users_are_bound_to_nobody_and_hold_no_secret(defaults):
+    names = ("hf-holdfast-view", "hf-holdfast-operator")
+    roles = [defaults.one("ClusterRole", name) for name in names] + [defaults.one("Role", "hf-holdfast-connect")]
+    for role in roles:
+        for binding in (o for o in defaults if o["kind"].endswith("RoleBinding")):
+            assert binding["roleRef"]["name"] != role["metadata"]["name"]
+        for rule in role["rules"]:
+            assert "secrets" not in rule["resources"] and "*" not in rule["verbs"] + rule["apiGroups"]
+    view, operator, connect = roles
+    assert all(set(rule["verbs"]) <= {"get", "list", "watch"} for rule in view["rules"])
+    aggregated = "rbac.authorization.k8s.io/aggregate-to-"
+    assert view["metadata"]["labels"][aggregated + "view"] == "true"
+    assert aggregated + "view" not in operator["metadata"]["labels"]
+    # Who reaches the coordinator may do everything there: never by aggregation.
+    assert not any(label.startswith(aggregated) for label in connect["metadata"]["labels"])
+    alone = render({"rbac": {"aggregate": False}}).one("ClusterRole", names[1])
+    assert not any(label.startswith(aggregated) for label in alone["metadata"]["labels"])
+    none = render({"rbac": {"userRoles": False}})
+    assert not {o["metadata"]["name"] for o in none} & {*names, "hf-holdfast-connect"}
+
+
+def test_the_authority_is_published_without_a_key(defaults):
+    trust = defaults.one("ConfigMap", "hf-holdfast-coordinator-trust")["data"]
+    assert set(trust) == {"ca.crt", "server-name"} and "PRIVATE KEY" not in trust["ca.crt"]
+    secret = defaults.one("Secret", "hf-holdfast-tls")["data"]
+    assert trust["ca.crt"].strip() == base64.b64decode(secret["ca.crt"]).decode().strip()
+    assert trust["server-name"] in defaults.settings("agent")["coordinator"]["url"]
+    annotations = defaults.one("StatefulSet")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["holdfast.dev/tls"] == "required"
+    assert not any(o["metadata"]["name"].endswith("-trust") for o in render(OWN_TLS))
+    authority = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"
+    own = render({"tls": OWN_TLS["tls"] | {"authority": authority}})
+    assert own.one("ConfigMap", "hf-holdfast-coordinator-trust")["data"]["ca.crt"].strip() == authority
+
+
 @pytest.mark.parametrize("root", KUBELET_ROOTS)
 def test_agent_sees_the_nodes_directories_at_their_own_paths(root):
     roots = ["/opt/local-path-provisioner", "/data"]

@@ -60,7 +60,10 @@ def test_the_secrets_are_those_that_are_referred_to(objects, secrets):
             if "secret" in volume:
                 keys = {i["key"] for i in volume["secret"].get("items", [])}
                 wanted.setdefault(volume["secret"]["secretName"], set()).update(keys)
-    assert set(wanted) == set(secrets)
+    assert set(wanted) == {name for name, o in secrets.items() if o["kind"] == "Secret"}
+    # Beside them the authority's certificate alone, for `kubectl holdfast`.
+    trust = secrets["holdfast-coordinator-trust"]["data"]
+    assert trust["ca.crt"].strip() == base64.b64decode(secrets["holdfast-tls"]["data"]["ca.crt"]).decode().strip()
     for name, keys in wanted.items():
         assert keys <= set(secrets[name].get("data", {})) | set(secrets[name].get("stringData", {}))
     assert secrets["holdfast-encryption"]["immutable"] is True

@@ -2,27 +2,30 @@
 //! (410 Gone), made, replaced under their version, patched, applied, deleted behind finalizers. It counts
 //! what it is asked, and can be away.
 
+mod forward;
+mod lists;
+mod logs;
 mod objects;
 mod path;
+mod reviews;
+mod socket;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::extract::{Query, Request, State};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+pub use forward::Place;
+use logs::Logs;
 use path::Target;
+use reviews::Forbidden;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
 
-/// Between bookmarks.
-const BOOKMARKS: Duration = Duration::from_secs(2);
 /// Changes that a watch can still be told of.
 const REMEMBERED: usize = 10_000;
 
@@ -37,6 +40,8 @@ pub struct Api {
 struct Shared {
     state: Mutex<Cluster>,
     version: watch::Sender<u64>,
+    /// Counts how often all forwarded ports were cut.
+    cuts: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -52,6 +57,10 @@ struct Cluster {
     /// Kinds that may not be written.
     forbidden: BTreeSet<String>,
     calls: BTreeMap<String, u64>,
+    /// By the pod's namespace, name and port.
+    places: BTreeMap<(String, String, u16), Place>,
+    logs: Logs,
+    denied: Forbidden,
 }
 
 #[derive(Clone)]
@@ -78,6 +87,7 @@ impl Api {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             version: watch::Sender::new(0),
+            cuts: watch::Sender::new(0),
         });
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"));
         let listener = listener.expect("a free port");
@@ -96,14 +106,48 @@ impl Api {
     /// # Panics
     /// Where it cannot be written.
     pub fn kubeconfig(&self, file: &Path) {
+        self.kubeconfig_of(file, "test", "{}");
+    }
+
+    /// The same for a context of this name, and a user who is known by a token of that name.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn kubeconfig_as(&self, file: &Path, name: &str) {
+        self.kubeconfig_of(file, name, &format!("{{token: {name}}}"));
+    }
+
+    fn kubeconfig_of(&self, file: &Path, name: &str, user: &str) {
         let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
-             clusters: [{{name: test, cluster: {{server: 'http://127.0.0.1:{}'}}}}]\n\
-             contexts: [{{name: test, context: {{cluster: test, user: test}}}}]\n\
-             users: [{{name: test, user: {{}}}}]\n",
+            "apiVersion: v1\nkind: Config\ncurrent-context: {name}\n\
+             clusters: [{{name: {name}, cluster: {{server: 'http://127.0.0.1:{}'}}}}]\n\
+             contexts: [{{name: {name}, context: {{cluster: {name}, user: {name}}}}}]\n\
+             users: [{{name: {name}, user: {user}}}]\n",
             self.port
         );
         std::fs::write(file, text).expect("a file");
+    }
+
+    /// Lets a port of a pod lead to a process of the test.
+    pub fn serve_port(&self, namespace: &str, pod: &str, port: u16, place: Place) {
+        let key = (namespace.to_owned(), pod.to_owned(), port);
+        self.lock().places.insert(key, place);
+    }
+
+    /// Cuts all forwarded ports; new ones can be had.
+    pub fn cut_ports(&self) {
+        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Adds to what a container of a pod has printed.
+    pub fn print_log(&self, namespace: &str, pod: &str, container: &str, text: &str) {
+        self.change(|cluster| cluster.logs.print(namespace, pod, container, text));
+    }
+
+    /// Refuses somebody (a user's token, or an account's name) what is named as `VERB KIND[/PART]`, with
+    /// ` in NAMESPACE` where it is about one, or ` anywhere`.
+    pub fn forbid(&self, who: &str, what: &str) {
+        self.lock().denied.add(who, what);
     }
 
     /// Makes an object, or replaces it, as somebody else would. `kind` is such as `v1/pods`.
@@ -136,6 +180,14 @@ impl Api {
         let cluster = self.lock();
         let key = (namespace.to_owned(), name.to_owned());
         cluster.objects.get(kind)?.get(&key).cloned()
+    }
+
+    /// Names of the objects of a kind in a namespace.
+    pub fn names(&self, kind: &str, namespace: &str) -> Vec<String> {
+        let cluster = self.lock();
+        let objects = cluster.objects.get(kind).into_iter().flatten();
+        let here = objects.filter(|((of, _), _)| of == namespace);
+        here.map(|((_, name), _)| name.clone()).collect()
     }
 
     /// Forgets what happened so far: whoever watches from there must list again.
@@ -264,14 +316,25 @@ impl Cluster {
 
 type Words = HashMap<String, String>;
 
+/// Largest body of a request.
+const MAX_BODY: usize = 16 << 20;
+
 async fn answer(
     State(shared): State<Arc<Shared>>,
-    method: Method,
-    uri: Uri,
     Query(query): Query<Words>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Response {
+    let (parts, body) = request.into_parts();
+    let (method, uri, headers) = (
+        parts.method.clone(),
+        parts.uri.clone(),
+        parts.headers.clone(),
+    );
+    let bearer = headers
+        .get("authorization")
+        .and_then(|word| word.to_str().ok());
+    let caller = bearer.and_then(|word| word.strip_prefix("Bearer "));
+    let caller = caller.unwrap_or_default().to_owned();
     let Some(target) = Target::of(uri.path()) else {
         return status(404, "NotFound", uri.path());
     };
@@ -303,11 +366,24 @@ async fn answer(
         if writes && cluster.forbidden.contains(&target.kind) {
             return status(403, "Forbidden", "the role does not allow it");
         }
+        if cluster.denied.refuses(&caller, verb, &target) {
+            let what = format!("{caller} cannot {verb} {}", target.kind);
+            return status(403, "Forbidden", &what);
+        }
+        match target.part.as_deref() {
+            Some("portforward") => return cluster.forwarded(&shared, &target, &query, parts),
+            Some("log") => return logs::read(&cluster.logs, &shared, &target, &query),
+            _ => {}
+        }
     }
     if verb == "watch" {
-        return watched(shared, target, &query);
+        return lists::watched(shared, target, &query);
     }
-    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let body = axum::body::to_bytes(body, MAX_BODY).await;
+    let body: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
+    if target.kind.starts_with("authorization.k8s.io/") {
+        return reply(201, &shared.lock().denied.review(&caller, body));
+    }
     let applies = headers
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply-patch"));
@@ -317,7 +393,7 @@ async fn answer(
         "get" | "patch" if target.part.as_deref() == Some("scale") => {
             cluster.scale(&target, &body, verb == "patch")
         }
-        "list" => listed(&cluster, &target, &query),
+        "list" => lists::listed(&cluster, &target, &query),
         "get" => match cluster.find(&target) {
             Some(object) => reply(200, &object),
             None => status(404, "NotFound", uri.path()),
@@ -333,99 +409,6 @@ async fn answer(
         shared.version.send_modify(|version| *version += 1);
     }
     answer
-}
-
-fn listed(cluster: &Cluster, target: &Target, query: &Words) -> Response {
-    let limit = query.get("limit").and_then(|limit| limit.parse().ok());
-    let after: usize = query
-        .get("continue")
-        .and_then(|after| after.parse().ok())
-        .unwrap_or(0);
-    let empty = BTreeMap::new();
-    let objects = cluster.objects.get(&target.kind).unwrap_or(&empty);
-    let wanted: Vec<&Value> = objects
-        .iter()
-        .filter(|((namespace, _), _)| target.holds(namespace))
-        .map(|(_, object)| object)
-        .collect();
-    let end = wanted
-        .len()
-        .min(after + limit.unwrap_or(usize::MAX - after));
-    let mut meta = json!({"resourceVersion": cluster.version.to_string()});
-    if end < wanted.len() {
-        meta["continue"] = json!(end.to_string());
-    }
-    let list = json!({
-        "kind": "List",
-        "apiVersion": target.api_version(),
-        "metadata": meta,
-        "items": wanted[after.min(end)..end],
-    });
-    reply(200, &list)
-}
-
-fn watched(shared: Arc<Shared>, target: Target, query: &Words) -> Response {
-    let from = query.get("resourceVersion").and_then(|v| v.parse().ok());
-    let mut seen: u64 = from.unwrap_or(0);
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(16);
-    let mut news = shared.version.subscribe();
-    tokio::spawn(async move {
-        // Also while others are told of changes all the time.
-        let mut bookmarks = tokio::time::interval(BOOKMARKS);
-        bookmarks.reset();
-        loop {
-            let mut lines = Vec::new();
-            let version = {
-                let cluster = shared.lock();
-                if cluster.away {
-                    return;
-                }
-                if seen < cluster.forgotten {
-                    let gone = json!({
-                        "kind": "Status", "apiVersion": "v1", "status": "Failure",
-                        "reason": "Expired", "code": 410, "message": "too old resource version",
-                    });
-                    lines.push(json!({"type": "ERROR", "object": gone}));
-                } else {
-                    let news = cluster.log.partition_point(|event| event.version <= seen);
-                    let events = cluster.log.range(news..).filter(|event| {
-                        event.kind == target.kind && target.holds(&event.namespace)
-                    });
-                    lines.extend(
-                        events.map(|event| json!({"type": event.what, "object": event.object})),
-                    );
-                }
-                cluster.version
-            };
-            seen = seen.max(version);
-            let expired = lines.iter().any(|line| line["type"] == "ERROR");
-            for line in lines {
-                if sender.send(Ok(format!("{line}\n").into())).await.is_err() {
-                    return;
-                }
-            }
-            if expired {
-                return;
-            }
-            tokio::select! {
-                changed = news.changed() => if changed.is_err() { return },
-                () = sender.closed() => return,
-                _ = bookmarks.tick() => {
-                    let bookmark = json!({
-                        "type": "BOOKMARK",
-                        "object": {
-                            "kind": target.object_kind(), "apiVersion": target.api_version(),
-                            "metadata": {"resourceVersion": seen.to_string()},
-                        },
-                    });
-                    if sender.send(Ok(format!("{bookmark}\n").into())).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    });
-    Body::from_stream(ReceiverStream::new(receiver)).into_response()
 }
 
 fn reply(code: u16, object: &Value) -> Response {

@@ -6,39 +6,58 @@ use crate::connect::{self, Access};
 use crate::failure::Outcome;
 use crate::output::document;
 use holdfast_proto::v1;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Asks, and prints what was decided and what every policy contributed.
 pub async fn run(global: &Global, options: Explain) -> Outcome<()> {
+    all(global, &[options.volume]).await
+}
+
+/// The same of several volumes, one after the other. Of one that the coordinator does not know, that is said.
+pub async fn all(global: &Global, volumes: &[String]) -> Outcome<()> {
     let connected = connect::open(global, Access::Read).await?;
-    let request = v1::ExplainRequest {
-        volume: options.volume.clone(),
-    };
-    let reply = admin(&connected.channel)
-        .explain(request)
-        .await?
-        .into_inner();
-    if matches!(global.output, Format::Json | Format::Yaml) {
-        let policies = reply.policies.iter();
-        let policies: Vec<_> = policies
-            .map(|one| json!({"policy": one.policy, "verdict": one.verdict}))
-            .collect();
-        return document(
-            global.output,
-            &json!({
-                "volume": options.volume, "protected": reply.reason.is_empty(),
-                "policy": reply.policy, "reason": reply.reason, "detail": reply.detail,
-                "said": reply.said, "node": reply.node, "policies": policies,
-                "problems": reply.problems,
-            }),
-        );
+    let mut documents = Vec::new();
+    let mut last = Ok(());
+    for volume in volumes {
+        let request = v1::ExplainRequest {
+            volume: volume.clone(),
+        };
+        match admin(&connected.channel).explain(request).await {
+            Ok(reply) if matches!(global.output, Format::Json | Format::Yaml) => {
+                documents.push(as_document(volume, &reply.into_inner()));
+            }
+            Ok(reply) => print(volume, &reply.into_inner()),
+            Err(status) => last = Err(status.into()),
+        }
     }
+    match (documents.len(), volumes.len()) {
+        (0, _) => {}
+        (1, 1) => document(global.output, &documents[0])?,
+        _ => document(global.output, &documents.into())?,
+    }
+    last
+}
+
+fn as_document(volume: &str, reply: &v1::ExplainReply) -> Value {
+    let policies = reply.policies.iter();
+    let policies: Vec<_> = policies
+        .map(|one| json!({"policy": one.policy, "verdict": one.verdict}))
+        .collect();
+    json!({
+        "volume": volume, "protected": reply.reason.is_empty(),
+        "policy": reply.policy, "reason": reply.reason, "detail": reply.detail,
+        "said": reply.said, "node": reply.node, "policies": policies,
+        "problems": reply.problems,
+    })
+}
+
+fn print(volume: &str, reply: &v1::ExplainReply) {
     if reply.reason.is_empty() {
-        println!("{} is protected by {}", options.volume, reply.policy);
+        println!("{volume} is protected by {}", reply.policy);
     } else {
         println!(
-            "{} is not protected: {} ({})",
-            options.volume, reply.detail, reply.reason
+            "{volume} is not protected: {} ({})",
+            reply.detail, reply.reason
         );
     }
     if !reply.said.is_empty() {
@@ -53,5 +72,4 @@ pub async fn run(global: &Global, options: Explain) -> Outcome<()> {
     for problem in &reply.problems {
         println!("  problem: {problem}");
     }
-    Ok(())
 }

@@ -9,6 +9,7 @@ pub mod dump;
 pub mod explain;
 mod find;
 pub mod forget;
+pub mod in_cluster;
 pub mod init;
 pub mod jobs;
 pub mod key;
@@ -20,15 +21,23 @@ pub mod status;
 pub mod up;
 pub mod volumes;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, ClusterCli, Command};
 use crate::failure::{Exit, Failure, Outcome};
+use crate::precedence::Typed;
 use crate::selector::{Selection, Selector, id_of};
 use holdfast_format::id::{SnapshotId, hex};
 use holdfast_proto::v1::{self, admin_client::AdminClient};
 use tonic::transport::Channel;
 
 /// Runs the command that was typed.
-pub async fn run(cli: Cli) -> Outcome<()> {
+pub async fn run(typed: Typed) -> Outcome<()> {
+    match typed {
+        Typed::Here(cli) => here(cli).await,
+        Typed::InCluster(cli, program) => in_cluster::run(cli, program).await,
+    }
+}
+
+async fn here(cli: Cli) -> Outcome<()> {
     let global = &cli.global;
     match cli.command {
         Command::Init(options) => init::run(global, &options).await,
@@ -65,6 +74,17 @@ fn completion(shell: clap_complete::Shell) {
         "holdfast",
         &mut std::io::stdout(),
     );
+}
+
+/// For the verbs of the cluster: of the plugin by the name of its file, which shells complete.
+fn completion_of_cluster(shell: clap_complete::Shell, program: &str) {
+    use clap::CommandFactory;
+    let file = match program {
+        "kubectl holdfast" => "kubectl-holdfast",
+        _ => "holdfast",
+    };
+    let mut command = ClusterCli::command();
+    clap_complete::generate(shell, &mut command, file, &mut std::io::stdout());
 }
 
 /// All snapshots, as the coordinator lists them, and the records that it cannot read.

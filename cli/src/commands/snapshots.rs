@@ -17,7 +17,12 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
         connected.close().await;
         return result;
     }
-    let listed = list_snapshots(&connected.channel, options.volume).await?;
+    let is_named = options.volume.is_some();
+    let mut listed = list_snapshots(&connected.channel, options.volume).await?;
+    listed.snapshots.retain(|info| {
+        let facts = info.facts.as_ref();
+        is_named || global.lists(facts.map_or("", |facts| &facts.namespace))
+    });
     let headings = &[
         "ID", "VOLUME", "TIME", "FILES", "SIZE", "ADDED", "PROBLEMS", "SCORE", "STATE", "NODE",
         "SOURCE", "SEQ",
@@ -50,7 +55,13 @@ pub async fn run(global: &Global, options: Snapshots) -> Outcome<()> {
         ];
         table.push(cells, id, output::snapshot(&info));
     }
-    let result = table.print(global.output, "no snapshots yet");
+    let result = table.print(
+        global.output,
+        match &global.at {
+            None => "no snapshots yet",
+            Some(_) => "no snapshots in the namespace; -A lists those of all namespaces",
+        },
+    );
     connected.close().await;
     result?;
     notes.iter().for_each(|note| eprintln!("warning: {note}"));

@@ -30,7 +30,11 @@ pub async fn run(global: &Global) -> Outcome<()> {
         ],
         6,
     );
-    for volume in reply.volumes {
+    let listed = |volume: &v1::VolumeInfo| {
+        let facts = volume.facts.as_ref();
+        global.lists(facts.map_or("", |facts| &facts.namespace))
+    };
+    for volume in reply.volumes.into_iter().filter(listed) {
         let exposed = exposed(&volume);
         let facts = volume.facts.unwrap_or_default();
         let latest = volume.latest.as_ref().map(|s| time(s.received_ns));
@@ -74,7 +78,10 @@ pub async fn run(global: &Global) -> Outcome<()> {
     }
     let result = table.print(
         global.output,
-        "no volumes yet: `holdfast backup DIR` makes the first snapshot",
+        match &global.at {
+            None => "no volumes yet: `holdfast backup DIR` makes the first snapshot",
+            Some(_) => "no volumes in the namespace; -A lists those of all namespaces",
+        },
     );
     connected.close().await;
     result

@@ -344,6 +344,12 @@ impl Claim {
         }
     }
 
+    /// Proves that the store can be read and written: the claim is looked for, and written again as it is.
+    pub async fn prove(&self) -> Result<()> {
+        self.check().await?;
+        self.writer.claim_again(self.mine, &self.body).await
+    }
+
     /// Whether a check has found the claim lost.
     pub fn is_lost(&self) -> bool {
         self.lost_to().is_some()

@@ -124,6 +124,15 @@ impl Writer {
         self.0.put(&name, Bytes::from(claim.encode()?)).await
     }
 
+    /// A claim that is there, once more as it is.
+    pub(super) async fn claim_again(&self, claim: ClaimKey, body: &[u8]) -> Result<()> {
+        let name = ObjectName::Claim {
+            epoch: claim.epoch,
+            catalog: claim.catalog,
+        };
+        self.0.put(&name, Bytes::copy_from_slice(body)).await
+    }
+
     /// Says that a claim was given back.
     pub(super) async fn released(&self, claim: ClaimKey) -> Result<()> {
         let name = ObjectName::Released {

@@ -15,10 +15,10 @@ use holdfast_format::wire::{
 };
 use holdfast_proto::v1::{
     self as proto, AcknowledgeReply, AcknowledgeRequest, CancelJobRequest, DiffReply, DiffRequest,
-    ExplainReply, ExplainRequest, FindReply, FindRequest, ForgetReply, ForgetRequest, JobInfo,
-    JobsReply, JobsRequest, ListReply, ListRequest, RestoreOrder, SnapshotsReply, SnapshotsRequest,
-    StartBackupRequest, StartRestoreRequest, StatusReply, StatusRequest, VolumesReply,
-    VolumesRequest, WatchJobRequest, admin_server::Admin,
+    ExamineReply, ExamineRequest, ExplainReply, ExplainRequest, FindReply, FindRequest,
+    ForgetReply, ForgetRequest, JobInfo, JobsReply, JobsRequest, ListReply, ListRequest,
+    RestoreOrder, SnapshotsReply, SnapshotsRequest, StartBackupRequest, StartRestoreRequest,
+    StatusReply, StatusRequest, VolumesReply, VolumesRequest, WatchJobRequest, admin_server::Admin,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -223,6 +223,14 @@ impl Admin for AdminService {
         auth::authorize(&peer(&request), Action::Administer).map_err(status)?;
         let reply = self.0.status().await.map_err(status)?;
         Ok(Response::new(reply))
+    }
+
+    async fn examine(
+        &self,
+        request: Request<ExamineRequest>,
+    ) -> Result<Response<ExamineReply>, Status> {
+        auth::authorize(&peer(&request), Action::Administer).map_err(status)?;
+        Ok(Response::new(self.0.examine().await))
     }
 
     async fn explain(

@@ -1,6 +1,27 @@
-//! What a path of the API names.
+//! What a path of the API names, and which objects its query selects.
 
 use serde_json::Value;
+use std::collections::HashMap;
+
+/// Whether an object has the labels and fields that a list asks for (equality only).
+pub fn is_selected(object: &Value, query: &HashMap<String, String>) -> bool {
+    let holds = |selector: Option<&String>, value: &dyn Fn(&str) -> Option<String>| {
+        let parts = selector.into_iter().flat_map(|text| text.split(','));
+        parts.filter(|part| !part.is_empty()).all(|part| {
+            let (key, wanted) = part.split_once('=').unwrap_or((part, ""));
+            value(key).as_deref() == Some(wanted.trim_start_matches('='))
+        })
+    };
+    let label = |key: &str| {
+        let value = &object["metadata"]["labels"][key];
+        value.as_str().map(str::to_owned)
+    };
+    let field = |key: &str| {
+        let value = key.split('.').fold(object, |value, part| &value[part]);
+        value.as_str().map(str::to_owned)
+    };
+    holds(query.get("labelSelector"), &label) && holds(query.get("fieldSelector"), &field)
+}
 
 /// A collection, an object, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod full;
 mod golden;
 mod hostile;
 mod interlock;
+mod kubectl;
 mod reread;
 mod restores;
 mod runs;
