@@ -15,6 +15,9 @@ use holdfast_format::id::IdPrefix;
 use holdfast_format::volume::VolumeFacts;
 use holdfast_format::wire::SnapshotInfo;
 
+/// Whether a volume is the one that a source means.
+type IsMeant = Box<dyn Fn(&VolumeFacts) -> bool + Send + Sync>;
+
 /// The annotation of a namespace that says which others may have its snapshots: names, or `*`.
 pub const RESTORE_TO: &str = "holdfast.dev/restore-to";
 
@@ -48,7 +51,7 @@ pub async fn find(
             None => Ok(missing("no snapshot has this id".to_owned())),
         };
     }
-    let (is_meant, name): (Box<dyn Fn(&VolumeFacts) -> bool + Send + Sync>, String) = match source {
+    let (is_meant, name): (IsMeant, String) = match source {
         RestoreSource {
             claim: Some(claim), ..
         } => {

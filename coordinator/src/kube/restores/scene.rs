@@ -127,6 +127,7 @@ pub struct User {
 
 /// A pod of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[allow(clippy::large_enum_variant, reason = "a restore has two, for a moment")]
 pub enum Helper {
     /// It is not there.
     #[default]

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 /// Runs of a schedule that are kept where the policy does not say how many.
 const USUALLY: i32 = 3;
 
+/// What is counted together: runs of a policy in a namespace that went well, or did not.
+type Kept<'b> = (PolicyReference, &'b str, bool);
+
 /// The Backups to remove now. `policy` finds a policy's spec; of one that is gone the usual number is kept.
 pub fn to_remove<'b, 'p>(
     backups: impl Iterator<Item = &'b BackupFacts>,
@@ -17,8 +20,7 @@ pub fn to_remove<'b, 'p>(
     now: Timestamp,
 ) -> Vec<&'b BackupFacts> {
     let mut removed = Vec::new();
-    let mut kept: BTreeMap<(PolicyReference, &str, bool), Vec<(Timestamp, &BackupFacts)>> =
-        BTreeMap::new();
+    let mut kept: BTreeMap<Kept, Vec<(Timestamp, &BackupFacts)>> = BTreeMap::new();
     for backup in backups {
         if !backup.has_ended() || backup.deleting {
             continue;
