@@ -9,7 +9,7 @@ use crate::browse::{self, Library, Suspects};
 use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
 use crate::error::{Error, Result};
-use crate::kube::{Events, Picture, Wanted};
+use crate::kube::{Brackets, Events, Picture, Wanted};
 use crate::metrics::CoordinatorMetrics;
 use crate::repo::claim::{Waiting, acquire};
 use crate::repo::reconcile::{ObjectProblem, Reconciled, reconcile};
@@ -54,6 +54,8 @@ pub struct Coordinator {
     told: OnceLock<watch::Receiver<Arc<Wanted>>>,
     /// Of the certificate that clients are shown; 0: there is none.
     certificate_expires_ns: AtomicI64,
+    /// And what surrounds its runs.
+    brackets: OnceLock<Arc<Brackets>>,
 }
 
 type Pictures = watch::Receiver<Option<Arc<Picture>>>;
@@ -186,6 +188,7 @@ impl Coordinator {
             touched: Mutex::default(),
             told: OnceLock::new(),
             certificate_expires_ns: AtomicI64::new(0),
+            brackets: OnceLock::new(),
         })
     }
 
@@ -215,6 +218,9 @@ impl Coordinator {
             return Ok(());
         };
         stopper.request(Cause::Asked);
+        if let Some(brackets) = self.brackets.get() {
+            brackets.drain().await;
+        }
         if let Some(owning) = &self.owning {
             owning.sessions.stop().await;
             owning.core.pool.drain().await;
@@ -316,6 +322,15 @@ impl Coordinator {
 
     fn touched(&self) -> MutexGuard<'_, HashSet<String>> {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_brackets(&self, brackets: Arc<Brackets>) {
+        // Set once, like the pictures.
+        let _ = self.brackets.set(brackets);
+    }
+
+    pub(crate) fn brackets(&self) -> Option<&Arc<Brackets>> {
+        self.brackets.get()
     }
 
     pub(crate) fn hub(&self) -> &Hub {

@@ -48,6 +48,7 @@ MATRIX = {
         "coordinatorEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}}, ()),
     "other accounts": ({"serviceAccount": {"create": False, "name": "theirs"},
                         "agent": {"serviceAccountName": "agents"}}, ()),
+    "hooks": ({"coordinator": {"hooks": {"enabled": True}}}, ()),
     "no rights": ({"rbac": {"create": False}, "coordinator": {"kubernetesMode": "off"}}, ()),
     "own certificates": (OWN_TLS, ()),
     "two own certificates": ({"tls": {**OWN_TLS["tls"], "agentSecret": "agents-tls", "requireClientCertificate": True}}, ()),
@@ -283,6 +284,16 @@ def test_the_authority_is_published_without_a_key(defaults):
     authority = "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"
     own = render({"tls": OWN_TLS["tls"] | {"authority": authority}})
     assert own.one("ConfigMap", "hf-holdfast-coordinator-trust")["data"]["ca.crt"].strip() == authority
+
+
+def test_commands_in_containers_are_allowed_only_where_hooks_are_asked_for(defaults):
+    def execs(rendered):
+        rules = rendered.one("ClusterRole")["rules"]
+        return [sorted(r["verbs"]) for r in rules if "pods/exec" in r["resources"]]
+
+    assert execs(defaults) == []
+    # Older servers ask for `create` of a websocket, newer ones for `get`.
+    assert execs(render({"coordinator": {"hooks": {"enabled": True}}})) == [["create", "get"]]
 
 
 @pytest.mark.parametrize("root", KUBELET_ROOTS)

@@ -2,6 +2,7 @@
 //! (410 Gone), made, replaced under their version, patched, applied, deleted behind finalizers. It counts
 //! what it is asked, and can be away.
 
+mod exec;
 mod forward;
 mod lists;
 mod logs;
@@ -20,7 +21,7 @@ use path::Target;
 use reviews::Forbidden;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -42,6 +43,8 @@ struct Shared {
     version: watch::Sender<u64>,
     /// Counts how often all forwarded ports were cut.
     cuts: watch::Sender<u64>,
+    /// And all running commands.
+    command_cuts: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -59,6 +62,8 @@ struct Cluster {
     calls: BTreeMap<String, u64>,
     /// By the pod's namespace, name and port.
     places: BTreeMap<(String, String, u16), Place>,
+    /// By the pod's namespace and name: what stands for its containers.
+    rooms: BTreeMap<(String, String), PathBuf>,
     logs: Logs,
     denied: Forbidden,
 }
@@ -88,6 +93,7 @@ impl Api {
             state: Mutex::default(),
             version: watch::Sender::new(0),
             cuts: watch::Sender::new(0),
+            command_cuts: watch::Sender::new(0),
         });
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"));
         let listener = listener.expect("a free port");
@@ -148,6 +154,18 @@ impl Api {
     /// ` in NAMESPACE` where it is about one, or ` anywhere`.
     pub fn forbid(&self, who: &str, what: &str) {
         self.lock().denied.add(who, what);
+    }
+
+    /// Runs the commands of a pod's containers here, in this directory.
+    pub fn run_commands(&self, namespace: &str, pod: &str, directory: &Path) {
+        let key = (namespace.to_owned(), pod.to_owned());
+        self.lock().rooms.insert(key, directory.to_owned());
+    }
+
+    /// Cuts the connections of all running commands, and kills what was started by them, though not what that
+    /// has started itself.
+    pub fn cut_commands(&self) {
+        self.shared.command_cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Makes an object, or replaces it, as somebody else would. `kind` is such as `v1/pods`.
@@ -372,6 +390,13 @@ async fn answer(
         }
         match target.part.as_deref() {
             Some("portforward") => return cluster.forwarded(&shared, &target, &query, parts),
+            Some("exec") if cluster.forbidden.contains("v1/pods/exec") => {
+                return status(403, "Forbidden", "the role does not allow it");
+            }
+            Some("exec") => {
+                let room = cluster.rooms.get(&target.key()).cloned();
+                return exec::open(parts, room, shared.command_cuts.subscribe());
+            }
             Some("log") => return logs::read(&cluster.logs, &shared, &target, &query),
             _ => {}
         }

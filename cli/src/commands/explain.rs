@@ -47,7 +47,7 @@ fn as_document(volume: &str, reply: &v1::ExplainReply) -> Value {
         "volume": volume, "protected": reply.reason.is_empty(),
         "policy": reply.policy, "reason": reply.reason, "detail": reply.detail,
         "said": reply.said, "node": reply.node, "policies": policies,
-        "problems": reply.problems,
+        "problems": reply.problems, "hooks": reply.hooks,
     })
 }
 
@@ -68,6 +68,9 @@ fn print(volume: &str, reply: &v1::ExplainReply) {
     }
     for one in &reply.policies {
         println!("  {} {}", one.policy, one.verdict);
+    }
+    for hook in &reply.hooks {
+        println!("  hook: {hook}");
     }
     for problem in &reply.problems {
         println!("  problem: {problem}");

@@ -117,11 +117,17 @@ async fn list(global: &Global, channel: &Channel) -> Outcome<()> {
 /// A job for programs.
 pub fn as_document(job: &v1::JobInfo) -> Value {
     let last = job.last.clone().unwrap_or_default();
+    let problems = last
+        .problems
+        .iter()
+        .map(|one| json!({"path": escape(&one.path), "reason": one.reason, "detail": one.detail}));
+    let problems: Vec<Value> = problems.collect();
     json!({
         "id": hex(&job.id), "what": job.what, "volume": job.volume, "node": job.node, "state": state_word(job),
         "created": time(job.created_ns), "ended": (job.ended_ns != 0).then(|| time(job.ended_ns)),
         "done_bytes": last.done_bytes, "total_bytes": last.total_bytes, "reason": last.reason,
         "detail": last.detail, "snapshot": hex(&last.snapshot), "stats": stats(&last.stats.unwrap_or_default()),
+        "problems": problems,
     })
 }
 

@@ -22,10 +22,11 @@ pub(super) type Readers = SqlitePool;
 pub(super) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 
 /// Migrations in order; entry n leads to schema n + 1. Released ones are never changed.
-pub(super) const MIGRATIONS: [&str; 3] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("migrations/sqlite/0001.sql"),
     include_str!("migrations/sqlite/0002.sql"),
     include_str!("migrations/sqlite/0003.sql"),
+    include_str!("migrations/sqlite/0004.sql"),
 ];
 
 /// Memory of the writer's page cache, KiB.

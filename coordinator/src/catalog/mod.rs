@@ -14,6 +14,7 @@ mod dialect;
 mod error;
 mod facts;
 mod held;
+mod hooks;
 mod lock;
 mod lookup;
 mod marks;

@@ -126,6 +126,10 @@ impl Guard {
                 known.is_fresh = false;
             }
         }
+        let mut unfinished = match coordinator.brackets() {
+            Some(brackets) => brackets.unfinished(),
+            None => HashMap::new(),
+        };
         let busy = coordinator.hub().backing_up();
         let exposed = learn::exposed(coordinator, now);
         self.runs.follow_objects(&mut Look {
@@ -153,6 +157,7 @@ impl Guard {
             }
             if let Some(known) = self.known.get_mut(name) {
                 known.expose(exposed.of(name, known));
+                known.unfinished = unfinished.remove(name).unwrap_or_default();
             }
             let Some((policy, reference)) = protected_by(picture, volume) else {
                 if !self.runs.wants(name) {
@@ -336,6 +341,7 @@ impl Guard {
             let report = info.last.unwrap_or_default();
             if let Some(known) = self.known.get_mut(&info.volume) {
                 known.is_fresh = false;
+                known.hooks = super::hooks::problems_of(&report);
                 // Runs that keep a bound of exposure are many: that all is well again is news, that it still is not.
                 let is_news = reason != Reason::BackupCompleted || known.failure.is_some();
                 if is_ours || is_news {

@@ -3,11 +3,14 @@
 
 use super::subjects::subjects;
 use super::world::World;
-use crate::kube::api::{PolicyReference, PolicySpec};
+use crate::kube::api::{PolicyKind, PolicyReference, PolicySpec};
+use crate::policy::compile::Policy;
 use crate::policy::due::Rhythm;
 use crate::policy::error::Errors;
+use crate::policy::hooks::{self, Hook};
 use crate::policy::orders::order;
 use crate::policy::select::Explanation;
+use crate::policy::validate::Scope;
 use crate::policy::values::duration;
 use crate::policy::{Decision, FieldError, Outcome, Policies, Subject};
 use holdfast_proto::v1::{BackupOrder, ExplainReply, ExplainedPolicy, NodePlan};
@@ -46,6 +49,8 @@ pub struct PolicyFacts {
     pub created: Timestamp,
     /// What it says.
     pub spec: PolicySpec,
+    /// What is done before and after its runs.
+    pub hooks: Vec<Hook>,
     /// What makes its runs due; `None` where it is not understood.
     pub rhythm: Option<Rhythm>,
     /// How long a run may take.
@@ -88,6 +93,7 @@ impl Picture {
                         uid: policy.uid.clone(),
                         generation: policy.generation,
                         created: policy.created,
+                        hooks: hooks_of(policy),
                         rhythm: Rhythm::read(&policy.spec, &mut Errors::default()),
                         time_limit: limit(policy.spec.deadline.as_deref()),
                         spec: policy.spec.clone(),
@@ -139,6 +145,13 @@ impl Picture {
                 policy,
             } => (policy, reason.to_string(), message),
         };
+        let deciding = policy
+            .as_deref()
+            .and_then(|policy| self.policies.get(policy));
+        let pods = volume.subject.pods.iter();
+        let pods: Vec<_> = pods.map(|pod| (&pod.name[..], &pod.annotations)).collect();
+        let policy_hooks = deciding.map(|policy| &policy.hooks[..]).unwrap_or_default();
+        let hooks = hooks::explain(policy_hooks, &pods);
         let overruled = |policy: &PolicyReference| {
             let mut overruled = decision.overruled.iter();
             overruled.find(|other| *other.policy == *policy)
@@ -159,6 +172,7 @@ impl Picture {
                     },
                 })
                 .collect(),
+            hooks,
             problems: decision
                 .problems
                 .iter()
@@ -166,6 +180,14 @@ impl Picture {
                 .collect(),
         })
     }
+}
+
+fn hooks_of(policy: &Policy) -> Vec<Hook> {
+    let scope = match policy.reference.kind {
+        PolicyKind::BackupPolicy => Scope::Namespace,
+        PolicyKind::ClusterBackupPolicy => Scope::Cluster,
+    };
+    hooks::read(&policy.spec, scope, &mut Errors::default())
 }
 
 fn limit(text: Option<&str>) -> Option<SignedDuration> {

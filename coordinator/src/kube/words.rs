@@ -34,6 +34,10 @@ pub struct Known {
     pub offered: Option<Timestamp>,
     /// When the next run starts.
     pub next: Option<Timestamp>,
+    /// What went wrong with the hooks of its last run: a stable word and the text for people.
+    pub hooks: Vec<(String, String)>,
+    /// Post-hooks that have not been run yet.
+    pub unfinished: Vec<String>,
     /// The runs that failed since the last success.
     pub failure: Option<Failure>,
     /// Since when changes may be in no snapshot.
@@ -255,7 +259,7 @@ fn protection(
             .map(Time),
         restore_points: restore_points(known),
         snapshots: i64::try_from(known.snapshots).ok(),
-        problems: problems(volume, away),
+        problems: problems(volume, known, away),
     };
     Some(Object {
         kind: "VolumeProtection",
@@ -290,18 +294,23 @@ fn overruled(volume: &Volume) -> Vec<PolicyReference> {
     overruled.map(|other| (*other.policy).clone()).collect()
 }
 
-fn problems(volume: &Volume, away: &HashSet<String>) -> Vec<Problem> {
-    let problems = volume.decision.problems.iter().take(MAX_OVERRULED);
-    let said = problems.map(|problem| Problem {
-        reason: problem.reason.to_owned(),
-        message: cut(problem.message.clone()),
-    });
+fn problems(volume: &Volume, known: &Known, away: &HashSet<String>) -> Vec<Problem> {
     let away = volume.node.as_ref().filter(|node| away.contains(*node));
-    let away = away.map(|node| Problem {
-        reason: "NodeUnreachable".to_owned(),
-        message: format!("the agent of node {node} is not connected; runs wait for it"),
-    });
-    said.chain(away).collect()
+    let away =
+        away.map(|node| format!("the agent of node {node} is not connected; runs wait for it"));
+    let away = away.iter().map(|said| ("NodeUnreachable", said));
+    let unfinished = known.unfinished.iter();
+    let unfinished = unfinished.map(|what| ("HookPostPending", what));
+    let of_hooks = known.hooks.iter().map(|(reason, what)| (&reason[..], what));
+    let of_objects = volume.decision.problems.iter();
+    let of_objects = of_objects.map(|problem| (problem.reason, &problem.message));
+    let said = unfinished.chain(of_hooks).chain(away).chain(of_objects);
+    said.take(MAX_OVERRULED)
+        .map(|(reason, message)| Problem {
+            reason: reason.to_owned(),
+            message: cut(message.clone()),
+        })
+        .collect()
 }
 
 type Judged = (ProtectionPhase, String, String, Option<PolicyReference>);

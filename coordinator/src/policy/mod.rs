@@ -20,6 +20,7 @@ pub mod compile;
 pub mod due;
 pub mod error;
 pub mod glob;
+pub mod hooks;
 pub mod labels;
 pub mod orders;
 pub mod queue;

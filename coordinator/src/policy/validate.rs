@@ -5,6 +5,7 @@ use crate::kube::api::{FilesSpec, PolicySpec};
 use crate::policy::compile::Conditions;
 use crate::policy::due::Rhythm;
 use crate::policy::error::{Errors, FieldError};
+use crate::policy::hooks;
 use crate::policy::values::{bytes, duration};
 use ignore::gitignore::GitignoreBuilder;
 
@@ -45,6 +46,8 @@ pub fn validate(spec: &PolicySpec, scope: Scope) -> Vec<FieldError> {
     if let Some(files) = &spec.files {
         check_files(files, &mut errors);
     }
+    // What they are worth is known when they are used.
+    let _ = hooks::read(spec, scope, &mut errors);
     let limits = spec.limits.clone().unwrap_or_default();
     for (path, rate) in [
         ("spec.limits.readRate", &limits.read_rate),

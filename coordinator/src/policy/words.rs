@@ -6,6 +6,7 @@ use crate::policy::annotations::{
     K8UP_BACKUP, OUR_BACKUP, OUR_EXCLUDE, OUR_EXCLUDES, OUR_POLICY, OUR_VOLUMES, VELERO_EXCLUDE,
     VELERO_EXCLUDES, VELERO_VOLUMES,
 };
+use crate::policy::hooks;
 use crate::policy::labels::Labels;
 use crate::policy::subject::{PodUse, Subject};
 use std::fmt;
@@ -99,6 +100,15 @@ pub fn hear(subject: &Subject) -> Words {
             &object,
             &mut words.problems,
         );
+    }
+    for pod in subject
+        .pods
+        .iter()
+        .filter(|pod| !pod.annotations.is_empty())
+    {
+        words
+            .problems
+            .extend(hooks::of_pod(&pod.annotations, &pod.name).1);
     }
     words.word = heard;
     words

@@ -4,6 +4,7 @@
 //! It speaks in the messages of the `Jobs` service: they are state of this process and never stored.
 
 use crate::error::{Error, Result};
+use crate::schedule::brackets::{Bracket, Gated, is_end};
 use crate::schedule::counts::JobCounts;
 use crate::schedule::states::States;
 use holdfast_format::id::JobId;
@@ -12,7 +13,7 @@ use holdfast_proto::v1::{
     RestoreOrder, VolumeFacts, VolumeState, order,
 };
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -64,20 +65,22 @@ impl What {
 /// Connected agents and their jobs.
 #[derive(Default)]
 pub struct Hub {
-    state: Mutex<State>,
-    counts: JobCounts,
+    pub(super) state: Mutex<State>,
+    /// Backups that have to wait for something first.
+    pub(super) gated: OnceLock<Gated>,
+    pub(super) counts: JobCounts,
 }
 
 #[derive(Default)]
-struct State {
-    agents: BTreeMap<String, Agent>,
-    jobs: VecDeque<Row>,
+pub(super) struct State {
+    pub(super) agents: BTreeMap<String, Agent>,
+    pub(super) jobs: VecDeque<Row>,
     connections: u64,
     /// What each node has to read, where a cluster says so.
     plans: Option<BTreeMap<String, NodePlan>>,
 }
 
-struct Agent {
+pub(super) struct Agent {
     connection: u64,
     orders: mpsc::Sender<Order>,
     plan: watch::Sender<Option<NodePlan>>,
@@ -93,9 +96,11 @@ impl Agent {
     }
 }
 
-struct Row {
-    id: JobId,
-    info: watch::Sender<JobInfo>,
+pub(super) struct Row {
+    pub(super) id: JobId,
+    pub(super) info: watch::Sender<JobInfo>,
+    /// Of a run that something surrounds.
+    pub(super) bracket: Option<Bracket>,
     /// The coming or going of its agent since which nobody has reported it; `None` where it was
     /// reported since, or started later.
     unheard_since: Option<u64>,
@@ -217,8 +222,9 @@ impl Hub {
     /// event. Called `AGENT_GRACE` after the one, `RETURN_GRACE` after the other; what comes or goes
     /// later has its own.
     pub fn expire(&self, node: &str, event: u64, now_ns: i64) {
-        let state = self.lock();
-        for row in &state.jobs {
+        let mut state = self.lock();
+        for at in 0..state.jobs.len() {
+            let row = &mut state.jobs[at];
             if row.unheard_since == Some(event) && !ended(&row.info) {
                 let report = Report {
                     job: row.id.as_bytes().to_vec().into(),
@@ -231,9 +237,8 @@ impl Hub {
                     ),
                     ..Report::default()
                 };
-                apply(&row.info, report, now_ns);
-                let info = row.info.borrow();
-                self.counts.ended(&info, state.facts(&info.volume));
+                row.take(report, now_ns);
+                self.count_end(&state, at);
             }
         }
     }
@@ -252,16 +257,17 @@ impl Hub {
         let row = &mut state.jobs[at];
         if row.info.borrow().node == connection.node && !ended(&row.info) {
             row.unheard_since = None;
-            apply(&row.info, report, now_ns);
-            if ended(&row.info) {
-                let info = state.jobs[at].info.borrow();
-                self.counts.ended(&info, state.facts(&info.volume));
-            }
+            row.take(report, now_ns);
+            self.count_end(&state, at);
         }
     }
 
     /// Sends an order to the agent that serves the volume (or to `node`), and remembers the job.
     pub fn start(&self, id: JobId, what: What, node: Option<&str>, now_ns: i64) -> Result<JobInfo> {
+        let gated = match &what {
+            What::Backup(order) => self.gated.get().filter(|gated| gated.holds(&order.volume)),
+            What::Restore { .. } => None,
+        };
         let mut state = self.lock();
         let node = match node {
             Some(node) => node.to_owned(),
@@ -287,18 +293,23 @@ impl Hub {
             What::Backup(order) => order::Body::Backup(order),
             What::Restore { order, .. } => order::Body::Restore(order),
         };
-        send(agent, &node, id, body)?;
+        let bracket = match gated {
+            Some(gated) => Some(gated.hold(id, &info.volume, &body)?),
+            None => send(agent, &node, id, body).map(|()| None)?,
+        };
         self.counts.started(&info, state.facts(&info.volume));
-        state.remember(id, info.clone());
+        state.remember(id, info.clone(), bracket);
         Ok(info)
     }
 
     /// Asks the job's agent to stop it; the job ends when the agent says so. One that has ended, or
     /// whose agent is gone, is only returned.
     pub fn cancel(&self, id: &JobId) -> Result<JobInfo> {
-        let state = self.lock();
+        let mut state = self.lock();
         let info = state.job(id)?.info.borrow().clone();
+        let waits = state.row(id).is_some_and(|row| row.cancel_unsent());
         if info.ended_ns == 0
+            && !waits
             && let Some(agent) = state.agents.get(&info.node)
         {
             send(agent, &info.node, *id, order::Body::Cancel(CancelOrder {}))?;
@@ -377,11 +388,6 @@ impl Hub {
         }
         out
     }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change below is complete before anything can panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl State {
@@ -393,7 +399,8 @@ impl State {
     /// This node's jobs are to be reported again.
     fn hear_again(&mut self, node: &str, event: u64) {
         for row in &mut self.jobs {
-            if row.info.borrow().node == node {
+            let is_known = row.bracket.as_ref().is_none_or(Bracket::is_sent);
+            if is_known && row.info.borrow().node == node {
                 row.unheard_since = Some(event);
             }
         }
@@ -414,10 +421,10 @@ impl State {
             created_ns: now_ns,
             ..JobInfo::default()
         };
-        self.remember(JobId::from_bytes(id), info);
+        self.remember(JobId::from_bytes(id), info, None);
     }
 
-    fn remember(&mut self, id: JobId, info: JobInfo) {
+    fn remember(&mut self, id: JobId, info: JobInfo, bracket: Option<Bracket>) {
         if self.jobs.len() >= MAX_JOBS {
             let gone = self.jobs.iter().rposition(|row| ended(&row.info));
             let last = self.jobs.len() - 1;
@@ -427,6 +434,7 @@ impl State {
         self.jobs.push_front(Row {
             id,
             info,
+            bracket,
             unheard_since: None,
         });
     }
@@ -436,6 +444,10 @@ impl State {
         row.ok_or_else(|| Error::JobNotFound {
             job: id.to_string(),
         })
+    }
+
+    pub(super) fn row(&mut self, id: &JobId) -> Option<&mut Row> {
+        self.jobs.iter_mut().find(|row| row.id == *id)
     }
 
     fn serving(&self, volume: &str) -> Result<String> {
@@ -460,7 +472,7 @@ impl State {
     }
 }
 
-fn send(agent: &Agent, node: &str, id: JobId, body: order::Body) -> Result<()> {
+pub(super) fn send(agent: &Agent, node: &str, id: JobId, body: order::Body) -> Result<()> {
     let order = Order {
         job: id.as_bytes().to_vec().into(),
         body: Some(body),
@@ -473,18 +485,15 @@ fn send(agent: &Agent, node: &str, id: JobId, body: order::Body) -> Result<()> {
         })
 }
 
-fn ended(info: &watch::Sender<JobInfo>) -> bool {
+pub(super) fn ended(info: &watch::Sender<JobInfo>) -> bool {
     info.borrow().ended_ns != 0
 }
 
-fn apply(info: &watch::Sender<JobInfo>, mut report: Report, now_ns: i64) {
+pub(super) fn apply(info: &watch::Sender<JobInfo>, mut report: Report, now_ns: i64) {
     report.problems.truncate(MAX_PROBLEMS);
     cut(&mut report.reason);
     cut(&mut report.detail);
-    let end = matches!(
-        report.state(),
-        JobState::Done | JobState::Failed | JobState::Cancelled
-    );
+    let end = is_end(&report);
     info.send_modify(|info| {
         info.ended_ns = if end { now_ns } else { 0 };
         info.last = Some(report);

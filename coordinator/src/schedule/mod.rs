@@ -1,6 +1,7 @@
 //! Work for agents: who is connected, what was asked of them, how it goes. In memory only; what must
 //! survive a restart is a snapshot, never a job.
 
+mod brackets;
 mod continuous;
 mod counts;
 mod hub;
@@ -8,6 +9,7 @@ mod rules;
 mod states;
 mod trigger;
 
+pub use brackets::{Gate, Held};
 pub use continuous::{ContinuousRule, VolumePattern};
 #[cfg(test)]
 pub use counts::JobCounts;

@@ -96,7 +96,7 @@ impl Cluster {
         began.elapsed()
     }
 
-    fn pod(&self, name: &str) -> Value {
+    pub fn pod(&self, name: &str) -> Value {
         self.api.get("v1/pods", "shop", name).unwrap()
     }
 }

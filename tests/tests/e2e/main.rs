@@ -3,6 +3,7 @@
 mod cluster;
 mod full;
 mod golden;
+mod hooks;
 mod hostile;
 mod interlock;
 mod kubectl;

@@ -146,7 +146,27 @@ impl JsonSchema for BackupPolicySpec {
             properties.remove("namespaces");
             properties.remove("namespaceSelector");
         }
+        remove_url(&mut schema);
         schema
+    }
+}
+
+/// Takes the addresses out that a hook of a namespace's policy must not name.
+fn remove_url(schema: &mut Schema) {
+    let hook = "/properties/hooks/items/properties";
+    for action in ["pre", "post"] {
+        let http = schema.pointer_mut(&format!("{hook}/{action}/properties/http"));
+        let Some(http) = http.and_then(|found| found.as_object_mut()) else {
+            continue;
+        };
+        http.remove("x-kubernetes-validations");
+        http.insert("required".to_owned(), serde_json::json!(["port"]));
+        if let Some(properties) = http
+            .get_mut("properties")
+            .and_then(|found| found.as_object_mut())
+        {
+            properties.remove("url");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod backup;
 mod common;
 #[cfg(test)]
 mod crds;
+mod hooks;
 mod kinds;
 mod policy;
 mod protection;
@@ -23,8 +24,11 @@ pub use backup::{
 pub use common::Requirement;
 pub use common::{LabelSelector, Operator, PolicyKind, PolicyReference, VolumeKind};
 #[cfg(test)]
-pub use kinds::BackupPolicySpec;
+pub use hooks::ExecAction;
+pub use hooks::{HookAction, HookSpec, HttpAction, HttpMethod, OnError, Watchdog};
 pub use kinds::{BackupPolicy, ClusterBackupPolicy, PolicyPhase, PolicyStatus};
+#[cfg(test)]
+pub use kinds::{BackupPolicySpec, ClusterBackupPolicySpec};
 #[cfg(test)]
 pub use policy::LimitsSpec;
 pub use policy::{

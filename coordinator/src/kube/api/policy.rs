@@ -1,6 +1,7 @@
 //! What a policy says. One type serves both kinds of policies and the policies of a file.
 
 use super::common::{duration, quantity};
+use super::hooks::HookSpec;
 use super::selection::Selection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,10 @@ pub struct PolicySpec {
     /// How a run learns what has changed in a volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change_detection: Option<ChangeDetectionSpec>,
+    /// What is done before and after every run of a volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub hooks: Vec<HookSpec>,
     /// How much at once, and how fast.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<LimitsSpec>,

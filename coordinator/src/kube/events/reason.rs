@@ -60,4 +60,34 @@ reasons! {
     RestoreCancelled NORMAL,
     /// A policy is not understood and protects nothing.
     PolicyInvalid WARNING,
+    /// A pre-hook failed.
+    HookFailed WARNING,
+    /// A hook is not understood.
+    HookInvalid WARNING,
+    /// A pre-hook was not run: the image has no shell for its watchdog.
+    HookNeedsShell WARNING,
+    /// A pre-hook was not run: its watchdog could not be started.
+    HookNoWatchdog WARNING,
+    /// A hook was not run: the coordinator may not run commands in containers.
+    HookNotAllowed WARNING,
+    /// A pre-hook was not run: its post-hook could not be remembered.
+    HookNotRemembered WARNING,
+    /// A hook was not run: its pod is not ready.
+    HookSkipped WARNING,
+    /// It is not known whether there are hooks.
+    HooksUnknown WARNING,
+    /// A post-hook was run before the run had ended.
+    HookEndedEarly WARNING,
+    /// A post-hook failed, and is tried again.
+    HookPostFailed WARNING,
+    /// A post-hook could not be run yet.
+    HookPostPending WARNING,
+    /// A post-hook had been run by the watchdog in the container.
+    HookWatchdogFired WARNING,
+    /// A post-hook was not run: its pod is gone.
+    HookPodGone WARNING,
+    /// A post-hook was run at last.
+    HookPostDone NORMAL,
+    /// A post-hook has failed too often.
+    HookGivenUp WARNING,
 }

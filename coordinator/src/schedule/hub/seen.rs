@@ -26,7 +26,7 @@ impl Hub {
 
 impl State {
     /// What is known of a volume that an agent lists.
-    pub(super) fn facts(&self, name: &str) -> Option<&VolumeFacts> {
+    pub(in crate::schedule) fn facts(&self, name: &str) -> Option<&VolumeFacts> {
         let volumes = self.agents.values().flat_map(|agent| &agent.volumes);
         let mut facts = volumes.filter_map(|volume| volume.facts.as_ref());
         facts.find(|facts| facts.name == name)

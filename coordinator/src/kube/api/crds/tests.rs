@@ -4,9 +4,10 @@ mod restores;
 
 use super::*;
 use crate::kube::api::{
-    BackupPolicySpec, ExposureSpec, LabelSelector, Operator, PolicySpec, Requirement, ScheduleSpec,
-    WindowSpec,
+    BackupPolicySpec, ClusterBackupPolicySpec, ExposureSpec, LabelSelector, Operator, PolicySpec,
+    Requirement, ScheduleSpec, WindowSpec,
 };
+use serde_json::json;
 use std::path::PathBuf;
 
 fn golden(name: &str) -> PathBuf {
@@ -219,6 +220,48 @@ fn rules_of_policies_hold() {
         let found = refused(&BackupPolicy::new("x", BackupPolicySpec(spec)));
         assert_eq!(found.is_empty(), is_right, "{name}: {found:?}");
     }
+}
+
+#[test]
+fn rules_of_hooks_hold() {
+    let (exec, http) = (
+        json!({"exec": {"command": ["x"]}}),
+        json!({"http": {"port": 80}}),
+    );
+    let both = json!({"exec": {"command": ["x"]}, "http": {"port": 80}});
+    let url = |more: Value| {
+        let mut http = json!({"url": "https://hooks.example/x"});
+        for (key, value) in more.as_object().unwrap() {
+            http[key] = value.clone();
+        }
+        json!({"name": "x", "post": {"http": http}})
+    };
+    for (hook, is_right) in [
+        (json!({"name": "x", "pre": exec, "post": exec}), true),
+        (json!({"name": "x", "pre": http, "post": exec}), true),
+        (json!({"name": "x"}), false),
+        (json!({"name": "x", "pre": {}}), false),
+        (json!({"name": "x", "pre": both}), false),
+        (json!({"name": "x", "pre": exec, "post": http}), false),
+        (
+            json!({"name": "x", "pre": exec, "post": http, "watchdog": "Off"}),
+            true,
+        ),
+        (url(json!({})), true),
+        (url(json!({"port": 80})), false),
+        (url(json!({"path": "/x"})), false),
+    ] {
+        let mut spec = nightly();
+        spec.hooks = vec![serde_json::from_value(hook.clone()).unwrap()];
+        let found = refused(&ClusterBackupPolicy::new(
+            "x",
+            ClusterBackupPolicySpec(spec),
+        ));
+        assert_eq!(found.is_empty(), is_right, "{hook}: {found:?}");
+    }
+    // A policy of a namespace cannot name another address.
+    let text = std::fs::read_to_string(golden("backuppolicies.holdfast.dev")).unwrap();
+    assert!(!text.contains("https?://") && text.contains("expectedStatus"));
 }
 
 fn requirement(operator: Operator, values: &[&str]) -> LabelSelector {
