@@ -3,13 +3,15 @@
 //!
 //! It speaks in the messages of the `Jobs` service: they are state of this process and never stored.
 
+mod condition;
+
 use crate::error::{Error, Result};
 use crate::schedule::counts::JobCounts;
 use crate::schedule::states::States;
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::{
-    AgentVolume, BackupOrder, CancelOrder, Hello, JobInfo, JobState, NodePlan, Order, Report,
-    RestoreOrder, VolumeFacts, VolumeState, order,
+    AgentInfo, AgentVolume, BackupOrder, CancelOrder, Hello, JobInfo, JobState, NodePlan, Order,
+    Report, RestoreOrder, VolumeFacts, VolumeState, order,
 };
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +24,8 @@ const MAX_JOBS: usize = 1000;
 const MAX_VOLUMES: usize = 10_000;
 /// Longest text kept from a report, in bytes.
 const MAX_TEXT: usize = 4096;
+/// Longest version or boot id of an agent, in characters.
+const MAX_WORD: usize = 128;
 /// Problems kept from a report.
 const MAX_PROBLEMS: usize = 100;
 /// Orders waiting for an agent that does not read.
@@ -83,6 +87,7 @@ struct Agent {
     plan: watch::Sender<Option<NodePlan>>,
     volumes: Vec<AgentVolume>,
     states: States,
+    info: AgentInfo,
 }
 
 impl Agent {
@@ -157,6 +162,13 @@ impl Hub {
             plan,
             volumes: bounded(volumes),
             states: States::default(),
+            info: AgentInfo {
+                node: hello.node.clone(),
+                version: hello.version.chars().take(MAX_WORD).collect(),
+                protocol: hello.protocol,
+                boot_id: hello.boot_id.chars().take(MAX_WORD).collect(),
+                ..AgentInfo::default()
+            },
         };
         state.agents.insert(hello.node.clone(), agent);
         state.hear_again(&hello.node, number);

@@ -6,6 +6,8 @@ mod golden;
 mod hostile;
 mod interlock;
 mod kubectl;
+mod policies;
+mod ready;
 mod reread;
 mod restores;
 mod runs;
