@@ -10,6 +10,7 @@ mod work;
 
 use crate::cancel::Cancel;
 use crate::client::{Client, PROTOCOL, from_status};
+use crate::condition;
 use crate::error::{Error, Result};
 use crate::exposure::{Exposures, Told};
 use crate::metrics::AgentMetrics;
@@ -36,6 +37,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How often volumes are looked at: whether they are ahead of their newest snapshots.
 const STATES_EVERY: Duration = Duration::from_secs(3);
+/// How often the agent says how it is itself; what has changed it says at once. Also its clock, which may be set.
+const CONDITION_EVERY: Duration = Duration::from_secs(60);
 /// States in one message: it is to stay small.
 const STATES: usize = 100;
 /// Messages that wait for the connection.
@@ -64,7 +67,8 @@ pub async fn serve(
         let (journals, metrics) = (works.journals(), metrics.clone());
         reread::start(rolling, journals, &settings, metrics, reading.clone());
     }
-    let mut looker = Looker::new(&settings);
+    let readiness = ready.as_ref().map(|latch| latch.readiness().clone());
+    let mut looker = Looker::new(&settings, readiness);
     let mut backoff = Backoff::new(BackoffPolicy::default());
     while !shutdown.is_requested() {
         let began = Instant::now();
@@ -123,6 +127,8 @@ async fn subscribed(
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     looks.reset();
     let mut told = Told::default();
+    let mut conditions = interval(CONDITION_EVERY);
+    conditions.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut states = interval(STATES_EVERY);
     states.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -146,8 +152,16 @@ async fn subscribed(
                     send(&sender, Body::States(proto::VolumeStates { states })).await?;
                 }
             }
+            _ = conditions.tick() => {
+                let condition = condition::now(settings, looker.troubles());
+                send(&sender, Body::Condition(condition)).await?;
+            }
             () = looker.due(&mut looks) => {
+                let before = looker.troubles().clone();
                 let now = looker.look(settings, metrics, works).await;
+                if *looker.troubles() != before {
+                    conditions.reset_immediately();
+                }
                 if now != listed {
                     send(&sender, Body::Volumes(proto::VolumeList { volumes: now.clone() })).await?;
                     listed = now;

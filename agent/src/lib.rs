@@ -12,6 +12,8 @@ pub mod backup;
 pub mod beneath;
 pub mod cancel;
 pub mod client;
+mod condition;
+pub mod confine;
 pub mod error;
 pub mod exposure;
 mod faults;
@@ -76,6 +78,7 @@ pub async fn run(
         .await
         .map_err(listening)?;
     let families = metrics::AgentMetrics::new(&metrics);
+    families.landlock.set(settings.serve.confined.abi.into());
     tokio::spawn(http::serve(
         listener,
         readiness.clone(),

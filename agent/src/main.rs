@@ -1,5 +1,6 @@
 //! `holdfast-agent`: settings, then `run`.
 
+use holdfast_agent::confine::{Confined, confine};
 use holdfast_agent::hold;
 use holdfast_agent::settings::AgentSettings;
 use holdfast_runtime::exit::Exit;
@@ -27,8 +28,11 @@ fn main() -> ExitCode {
     let ended: anyhow::Result<_> = PROGRAM.run(
         |settings, _| AgentSettings::read(settings),
         |agent| &agent.log,
-        |start: Start<AgentSettings>| async move {
-            holdfast_agent::run(start.settings, start.stopper, start.shutdown).await?;
+        |agent| Ok(confine(agent)?),
+        |start: Start<AgentSettings, Confined>| async move {
+            let mut settings = start.settings;
+            settings.serve.confined = start.prepared;
+            holdfast_agent::run(settings, start.stopper, start.shutdown).await?;
             Ok(Exit::Done)
         },
     );

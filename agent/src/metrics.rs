@@ -11,7 +11,7 @@ use crate::rolling::Findings;
 use holdfast_format::volume::VolumeFacts;
 use holdfast_proto::v1::VolumeState;
 use holdfast_runtime::metrics::{GaugeTable, LabelCap, Metrics, volume_labels};
-use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -42,6 +42,10 @@ pub struct AgentMetrics {
     journal: GaugeTable,
     /// Indexes that were built again.
     pub index_rebuilds: IntCounter,
+    /// The version of Landlock that is in force.
+    pub landlock: IntGauge,
+    /// What keeps the agent from its work, by reason.
+    troubles: IntGaugeVec,
     /// Jobs that run now.
     pub running: IntGauge,
     /// Whether the coordinator is connected.
@@ -54,6 +58,14 @@ pub struct AgentMetrics {
 }
 
 impl AgentMetrics {
+    /// Sets which of the reasons hold, a closed set.
+    pub fn troubled(&self, reasons: impl Iterator<Item = &'static str>) {
+        self.troubles.reset();
+        for reason in reasons {
+            self.troubles.with_label_values(&[reason]).set(1);
+        }
+    }
+
     /// Makes the families.
     pub fn new(metrics: &Metrics) -> Self {
         metrics.set_build("agent", env!("CARGO_PKG_VERSION"));
@@ -135,6 +147,15 @@ impl AgentMetrics {
             index_rebuilds: metrics.counter(
                 "holdfast_agent_index_rebuilds_total",
                 "Indexes that were built again from the parent's entries.",
+            ),
+            landlock: metrics.gauge(
+                "holdfast_agent_landlock_abi",
+                "Version of Landlock by which the agent is restricted; 0: it is not.",
+            ),
+            troubles: metrics.gauges(
+                "holdfast_agent_troubles",
+                "What keeps the agent from its work, and it unready: 1 for each reason that holds.",
+                &["reason"],
             ),
             running: metrics.gauge("holdfast_agent_jobs_running", "Jobs that run now."),
             connected: metrics.gauge(

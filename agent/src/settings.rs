@@ -1,6 +1,7 @@
 //! What an agent is told: numbers and texts. Clock, channel and metrics are passed beside it.
 
 use crate::backup::BackupOptions;
+use crate::confine::{Confined, Landlock};
 use crate::limits::RateLimit;
 use crate::priority::Priority;
 use crate::read::BusyPolicy;
@@ -42,6 +43,8 @@ pub struct ServeSettings {
     pub journal: JournalSource,
     /// Within what time every file is read again; `None`: it is not.
     pub reread_period: Option<Duration>,
+    /// What the process has taken away from itself.
+    pub confined: Confined,
 }
 
 /// How an agent learns of changes between runs.
@@ -70,6 +73,7 @@ impl ServeSettings {
             drain: Duration::from_secs(8),
             journal: JournalSource::Auto,
             reread_period: Some(rolling::PERIOD),
+            confined: Confined::default(),
         }
     }
 }
@@ -83,6 +87,10 @@ pub struct AgentSettings {
     pub tls: Option<ClientTls>,
     /// Jobs.
     pub serve: ServeSettings,
+    /// Directory of what this agent keeps.
+    pub state: PathBuf,
+    /// Whether it takes away from itself what it does not need.
+    pub landlock: Landlock,
     /// Where HTTP listens.
     pub http: SocketAddr,
     /// Logs.
@@ -139,6 +147,8 @@ impl AgentSettings {
             coordinator: settings.required("coordinator.url").unwrap_or_default(),
             tls: tls(settings),
             serve,
+            state,
+            landlock: settings.get("agent.landlock", Landlock::Auto),
             http: settings.get(
                 "http.listen",
                 SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT)),

@@ -344,3 +344,115 @@ pub(crate) mod mapping {
         }
     }
 }
+
+/// landlock(7): what the threads of this process may do with files from now on.
+pub(crate) mod landlock {
+    use super::last_errno;
+    use rustix::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+    use rustix::io::Errno;
+
+    pub(crate) const WRITE_FILE: u64 = 1 << 1;
+    const EXECUTE: u64 = 1;
+    const READ_FILE: u64 = 1 << 2;
+    const READ_DIR: u64 = 1 << 3;
+    const TRUNCATE: u64 = 1 << 14;
+    const IOCTL_DEV: u64 = 1 << 15;
+    /// Reading and listing.
+    pub(crate) const READ: u64 = READ_FILE | READ_DIR;
+    /// The rights that a rule for a file may name.
+    pub(crate) const FILES: u64 = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV;
+
+    #[repr(C)]
+    struct RulesetAttr {
+        handled_access_fs: u64,
+    }
+
+    #[repr(C, packed)]
+    struct PathBeneathAttr {
+        allowed_access: u64,
+        parent_fd: i32,
+    }
+
+    /// Every right that a version of the interface knows of files.
+    pub(crate) fn all(abi: u32) -> u64 {
+        let count = match abi {
+            0 => 0,
+            1 => 13,
+            2 => 14,
+            3 | 4 => 15,
+            _ => 16,
+        };
+        (1 << count) - 1
+    }
+
+    /// The kernel's version of the interface; 0: it has none, or it is switched off.
+    pub(crate) fn abi() -> u32 {
+        const VERSION: u32 = 1;
+        let none = std::ptr::null::<RulesetAttr>();
+        // SAFETY: with this flag the call takes no memory, and answers with a number.
+        let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) };
+        u32::try_from(version).unwrap_or(0)
+    }
+
+    /// What is allowed; everything else is denied once it is in force.
+    pub(crate) struct Rules {
+        fd: OwnedFd,
+        known: u64,
+    }
+
+    impl Rules {
+        /// Nothing is.
+        pub(crate) fn new(abi: u32) -> Result<Self, Errno> {
+            let known = all(abi);
+            let attr = RulesetAttr {
+                handled_access_fs: known,
+            };
+            let size = size_of::<RulesetAttr>();
+            // SAFETY: `attr` lives through the call and is as long as `size` says; the kernel takes a shorter
+            // structure than its own as one whose rest is 0.
+            let fd = unsafe {
+                libc::syscall(libc::SYS_landlock_create_ruleset, &raw const attr, size, 0)
+            };
+            match i32::try_from(fd) {
+                // SAFETY: a descriptor that the kernel has just made for us.
+                Ok(fd) if fd >= 0 => Ok(Self {
+                    fd: unsafe { OwnedFd::from_raw_fd(fd) },
+                    known,
+                }),
+                _ => Err(last_errno()),
+            }
+        }
+
+        /// Allows this of a file, or of everything below a directory.
+        pub(crate) fn add(&self, path: impl AsFd, rights: u64) -> Result<(), Errno> {
+            const PATH_BENEATH: u32 = 1;
+            let path = path.as_fd();
+            let attr = PathBeneathAttr {
+                allowed_access: rights & self.known,
+                parent_fd: path.as_raw_fd(),
+            };
+            // SAFETY: both descriptors are open and `attr` lives through the call.
+            let added = unsafe {
+                let (rules, attr) = (self.fd.as_raw_fd(), &raw const attr);
+                libc::syscall(libc::SYS_landlock_add_rule, rules, PATH_BENEATH, attr, 0)
+            };
+            match added {
+                0 => Ok(()),
+                _ => Err(last_errno()),
+            }
+        }
+
+        /// For this thread and those that it starts, for ever.
+        pub(crate) fn restrict_this_thread(&self) -> Result<(), Errno> {
+            // The kernel wants to know that nobody gets rights back by starting a program.
+            rustix::thread::set_no_new_privs(true)?;
+            // SAFETY: takes the descriptor and no memory.
+            let done =
+                unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.fd.as_raw_fd(), 0) };
+            match done {
+                0 => Ok(()),
+                _ => Err(last_errno()),
+            }
+        }
+    }
+}

@@ -177,7 +177,7 @@ pub enum Command {
     Forget(Forget),
     /// Take a suspicious snapshot as it is, so that older ones may be forgotten again
     Acknowledge(Acknowledge),
-    /// Say why a volume of the cluster is protected, or is not
+    /// Say why a volume is protected by a policy, or is not
     Explain(Explain),
     /// List jobs, or follow or cancel one
     Jobs(Jobs),
@@ -224,6 +224,9 @@ pub struct Up {
     /// Back volumes up by themselves, before a change is older than this (suffixes s, m, h)
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     pub continuous: Option<Duration>,
+    /// Policies that say which volumes are backed up when: a YAML file, or a directory of such files
+    #[arg(long, value_name = "FILE")]
+    pub policies: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -345,7 +348,7 @@ pub struct Forget {
 
 #[derive(Args, Debug)]
 pub struct Explain {
-    /// Volume: NAMESPACE/CLAIM, or NAMESPACE/POD/VOLUME
+    /// Volume, in a cluster NAMESPACE/CLAIM or NAMESPACE/POD/VOLUME
     pub volume: String,
 }
 
@@ -369,6 +372,9 @@ pub struct Jobs {
 pub struct Doctor {
     /// Directories that are to be backed up
     pub paths: Vec<PathBuf>,
+    /// Policies that are to be gone by: a YAML file, or a directory of such files
+    #[arg(long, value_name = "FILE")]
+    pub policies: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]

@@ -13,6 +13,7 @@ use crate::progress::Progress;
 use crate::reach::reach;
 use holdfast_agent::client::Client;
 use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
+pub use holdfast_coordinator::declared::{Loaded, load as load_policies};
 use holdfast_coordinator::repo::claim::Waiting;
 use holdfast_coordinator::repo::rebuild::{rebuild, rebuild_and_index};
 use holdfast_coordinator::repo::reconcile::{ObjectProblem, Step, reconcile_to_read};

@@ -4,10 +4,12 @@
 //! the catalog up to the store, and settled what a crash left half-way. A reader needs none of it.
 
 mod examine;
+mod protection;
 
 use crate::browse::{self, Library, Suspects};
 use crate::catalog::{Catalog, Mode, Volume};
 use crate::core::{Core, spool_dir};
+use crate::declared::Standing;
 use crate::error::{Error, Result};
 use crate::kube::{Brackets, Events, Picture, Wanted};
 use crate::metrics::CoordinatorMetrics;
@@ -15,7 +17,7 @@ use crate::repo::claim::{Waiting, acquire};
 use crate::repo::reconcile::{ObjectProblem, Reconciled, reconcile};
 use crate::repo::sweep::sweep;
 use crate::repo::{Claim, Claimant, DiskCache, Reader, Repository, StoreUrl};
-use crate::schedule::{Hub, Rules, TRUSTED, start_continuous};
+use crate::schedule::{Hub, Rules, TRUSTED};
 use crate::service::{self, Intake};
 use crate::session::{PackPool, PoolParts, Sessions};
 use crate::settings::{Agents, CoordinatorSettings};
@@ -26,6 +28,8 @@ use holdfast_proto::v1::{self as proto, BackupOrder, StatusReply};
 use holdfast_runtime::clock::Clock;
 use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::shutdown::{self, Cause, Shutdown, Stopper};
+use jiff::Timestamp;
+use protection::{decisions, protection};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -45,7 +49,7 @@ pub struct Coordinator {
     damage: Vec<ObjectProblem>,
     stopper: Mutex<Option<Stopper>>,
     stopping: Shutdown,
-    /// In a cluster, how it looks now.
+    /// Where there are policies, what they are for and how they decide, now.
     pictures: OnceLock<Pictures>,
     events: OnceLock<Events>,
     /// Volumes whose snapshots were forgotten or acknowledged, for who follows volumes of a cluster.
@@ -56,6 +60,12 @@ pub struct Coordinator {
     certificate_expires_ns: AtomicI64,
     /// And what surrounds its runs.
     brackets: OnceLock<Arc<Brackets>>,
+    /// Where they come from files, how those are doing.
+    policy_files: OnceLock<watch::Receiver<Standing>>,
+    /// When the next runs of volumes start whose policies have a schedule.
+    next_runs: Mutex<HashMap<String, Timestamp>>,
+    /// The rules of continuous protection, once somebody goes by them.
+    rules: OnceLock<Rules>,
 }
 
 type Pictures = watch::Receiver<Option<Arc<Picture>>>;
@@ -144,10 +154,10 @@ impl Coordinator {
             core,
             epoch,
         };
-        let rules = owning.core.settings.continuous.clone();
+        let has_rules = !owning.core.settings.continuous.is_empty();
         let coordinator = Self::new(library, Some(owning), clock, found.problems);
-        if !rules.is_empty() {
-            start_continuous(&coordinator, Rules::new(rules));
+        if has_rules {
+            coordinator.protect_continuously();
         }
         Ok(coordinator)
     }
@@ -189,6 +199,9 @@ impl Coordinator {
             told: OnceLock::new(),
             certificate_expires_ns: AtomicI64::new(0),
             brackets: OnceLock::new(),
+            policy_files: OnceLock::new(),
+            next_runs: Mutex::default(),
+            rules: OnceLock::new(),
         })
     }
 
@@ -272,11 +285,11 @@ impl Coordinator {
     }
 
     pub(crate) fn set_pictures(&self, pictures: Pictures) {
-        // Set once: a coordinator has one cluster.
+        // Set once: policies come from one cluster, or from one place of files.
         let _ = self.pictures.set(pictures);
     }
 
-    /// The cluster as it looks now.
+    /// What policies are for and how they decide, now.
     pub(crate) fn picture(&self) -> Option<Arc<Picture>> {
         self.pictures.get()?.borrow().clone()
     }
@@ -387,9 +400,16 @@ impl Coordinator {
         }
         out.extend(listed.into_iter().map(|listed| served(Some(listed))));
         let now_ns = self.clock.now_ns();
+        let picture = self.picture();
+        let decided = decisions(picture.as_deref());
+        let next = self.next_runs();
         for message in &mut out {
-            let name = message.facts.as_ref().map(|facts| &facts.name);
-            message.state = name.and_then(|name| states.remove(name));
+            let name = message.facts.as_ref().map(|facts| &facts.name[..]);
+            let name = name.unwrap_or_default();
+            message.state = states.remove(name);
+            if let Some(decision) = decided.get(name) {
+                message.protection = Some(protection(decision, next.get(name)));
+            }
             expose(message, now_ns);
         }
         Ok(out)
@@ -434,6 +454,8 @@ impl Coordinator {
             suspicious: suspicious.values().sum(),
             now_ns: self.clock.now_ns(),
             certificate_expires_ns: self.certificate_expires_ns.load(Ordering::Relaxed),
+            agent_infos: self.hub.infos(),
+            policy_files: self.policy_files().map(Into::into),
         })
     }
 

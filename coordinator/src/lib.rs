@@ -5,7 +5,7 @@
 //! parent's tree as they arrive. A commit reserves its record in the catalog, puts it, publishes it.
 //!
 //! Imports inside the crate go down this list, never up:
-//! `service → session, browse, kube → policy, schedule, restore_plan → repo → catalog → format`. Of `repo` only
+//! `service → session, browse, declared → kube → policy, schedule, restore_plan → repo → catalog → format`. Of `repo` only
 //! `reconcile` and `rebuild`, which bring a catalog up to its store, use `catalog`. `repo` never names
 //! tonic, `service` never names object_store, and `catalog` has the only SQL.
 
@@ -14,6 +14,7 @@ mod browse;
 pub mod catalog;
 mod coordinator;
 mod core;
+pub mod declared;
 pub mod error;
 mod interlock;
 mod kube;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             server
         },
         |server| &server.log,
+        |_| Ok(()),
         |start: Start<ServerSettings>| async move {
             match start.given.last_of(&["serve", "rebuild"]) {
                 Some("rebuild") => rebuild(start.settings).await,

@@ -5,9 +5,10 @@
 
 use crate::Coordinator;
 use crate::catalog::{Catalog, CatalogError, Mode};
+use crate::declared;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::kube;
-use crate::repo::claim::host_identity;
+use crate::repo::claim::{host_identity, node_identity};
 use crate::repo::rebuild::rebuild_and_index;
 use crate::repo::{Repository, Store, StoreOptions, kek};
 use crate::service::transport;
@@ -28,6 +29,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 
 /// How often the claim is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -41,6 +44,14 @@ pub async fn serve(
     shutdown: Shutdown,
 ) -> anyhow::Result<Exit> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let loaded = match settings.policies.clone() {
+        Some(path) => {
+            let loaded = declared::load(&path);
+            let loaded = loaded.map_err(|mistakes| Error::invalid(mistakes.to_string()))?;
+            Some((path, loaded))
+        }
+        None => None,
+    };
     let (metrics, readiness) = (Metrics::new(), Readiness::new());
     let latch = readiness.latch("repository");
     let listener = TcpListener::bind(settings.http).await?;
@@ -77,10 +88,25 @@ pub async fn serve(
             }
         }
     });
-    if let Some(client) = kube::client(&settings.kubernetes, &metrics).await? {
-        let helpers = settings.kubernetes.helpers.as_deref();
-        let helpers = helpers.map(kube::Helpers::read).transpose()?;
-        kube::start(&opened, client, settings.continuous.clone(), helpers);
+    match (kube::client(&settings.kubernetes, &metrics).await?, loaded) {
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid(
+                "policies.file is for a coordinator without a cluster: in one, policies are objects of its \
+                 API; take it out, or set kubernetes.mode to off",
+            )
+            .into());
+        }
+        (Some(client), None) => {
+            let helpers = settings.kubernetes.helpers.as_deref();
+            let helpers = helpers.map(kube::Helpers::read).transpose()?;
+            kube::start(&opened, client, helpers);
+        }
+        (None, Some((path, loaded))) => {
+            let again = Arc::new(Notify::new());
+            notify_on_hangup(again.clone())?;
+            opened.protect_by_files(path, loaded, again);
+        }
+        (None, None) => {}
     }
     let mut server = tokio::spawn(listen(
         settings.clone(),
@@ -131,6 +157,17 @@ pub(crate) fn certificate_ends(metrics: &Metrics, seconds: i64) {
     let help = "When the certificate that is served ends; none without TLS.";
     let name = "holdfast_tls_certificate_expiry_timestamp_seconds";
     metrics.float_gauge(name, help).set(seconds as f64);
+}
+
+/// SIGHUP has files read again.
+fn notify_on_hangup(again: Arc<Notify>) -> std::io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            again.notify_one();
+        }
+    });
+    Ok(())
 }
 
 fn exit_on(cause: Cause) -> Exit {
@@ -200,7 +237,10 @@ async fn open(
     let settings = CoordinatorSettings {
         state_dir: settings.state_dir.clone(),
         take_over: settings.take_over,
-        host: host_identity(),
+        host: settings
+            .node
+            .as_deref()
+            .map_or_else(host_identity, node_identity),
         agents: Agents::Elsewhere,
         packs: settings.packs,
         sessions: settings.sessions,

@@ -191,6 +191,8 @@ pub struct ServerSettings {
     pub path_style: Option<bool>,
     /// Directory of the catalog, spilled frames and caches.
     pub state_dir: PathBuf,
+    /// The node that this process runs on, where the machine's own id cannot be seen: in a container.
+    pub node: Option<String>,
     /// Take the repository over from another catalog.
     pub take_over: bool,
     /// Where gRPC listens.
@@ -211,6 +213,8 @@ pub struct ServerSettings {
     pub continuous: Vec<ContinuousRule>,
     /// The cluster.
     pub kubernetes: KubernetesSettings,
+    /// Without one: the file of policies, or the directory of such files.
+    pub policies: Option<PathBuf>,
     /// Logs.
     pub log: LogSettings,
     /// How long a stop may take.
@@ -233,6 +237,7 @@ impl ServerSettings {
             region: settings.optional("repository.region"),
             path_style: settings.optional("repository.path_style"),
             state_dir: path(settings, "state.dir").unwrap_or_else(default_state_dir),
+            node: settings.optional("state.node"),
             take_over: settings.get("repository.take_over", false),
             listen: settings.get(
                 "grpc.listen",
@@ -264,6 +269,7 @@ impl ServerSettings {
                 kubeconfig: path(settings, "kubernetes.kubeconfig"),
                 helpers: path(settings, "kubernetes.helpers"),
             },
+            policies: path(settings, "policies.file"),
             log: log(settings),
             drain: span(settings, "drain.grace", Duration::from_secs(10)),
         };
@@ -286,6 +292,18 @@ impl ServerSettings {
         }
         if self.kubernetes.mode == KubernetesMode::Off && self.kubernetes.kubeconfig.is_some() {
             settings.refuse("kubernetes.kubeconfig goes with kubernetes.mode auto or on");
+        }
+        if self.policies.is_some() && self.kubernetes.mode == KubernetesMode::On {
+            settings.refuse(
+                "policies.file is for a coordinator without a cluster: in one, policies are objects \
+                 of its API; take it out, or set kubernetes.mode to off",
+            );
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+        if let Some(node) = &self.node
+            && (node.is_empty() || node.len() > 253 || !node.chars().all(is_name))
+        {
+            settings.refuse("state.node must be a node's name: letters, digits, '.', '-' and '_'");
         }
         if !(1..=19).contains(&self.packs.level) {
             settings.refuse("packs.level must be between 1 and 19");

@@ -35,13 +35,18 @@ pub async fn serve(
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> (StatusCode, String) {
-    let waiting = readiness.waiting_for();
-    if waiting.is_empty() {
-        (StatusCode::OK, "ready\n".into())
-    } else {
-        let text = format!("waiting for {}\n", waiting.join(", "));
-        (StatusCode::SERVICE_UNAVAILABLE, text)
+    let (waiting, troubles) = (readiness.waiting_for(), readiness.troubles());
+    if waiting.is_empty() && troubles.is_empty() {
+        return (StatusCode::OK, "ready\n".into());
     }
+    let mut text = String::new();
+    if !waiting.is_empty() {
+        text.push_str(&format!("waiting for {}\n", waiting.join(", ")));
+    }
+    for (word, detail) in troubles {
+        text.push_str(&format!("{word}: {detail}\n"));
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 async fn scrape(State(metrics): State<Metrics>) -> Response {
@@ -78,6 +83,7 @@ mod tests {
         let (stopper, shutdown) = shutdown::channel();
         let (readiness, metrics) = (Readiness::new(), Metrics::new());
         let latch = readiness.latch("catalog");
+        let troubled = readiness.clone();
         metrics.counter("holdfast_tests_total", "Tests.").inc();
         let server = tokio::spawn(serve(listener, readiness, metrics, shutdown));
 
@@ -87,6 +93,11 @@ mod tests {
         let reply = fetch(address, "/readyz").await;
         assert!(reply.starts_with("HTTP/1.1 503") && reply.contains("waiting for catalog"));
         latch.release();
+        assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        troubled.set_troubles([("NoDisk", "there is none".to_owned())].into());
+        let reply = fetch(address, "/readyz").await;
+        assert!(reply.starts_with("HTTP/1.1 503") && reply.contains("NoDisk: there is none"));
+        troubled.set_troubles(Default::default());
         assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(
             fetch(address, "/metrics")

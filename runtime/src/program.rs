@@ -50,9 +50,11 @@ impl Given {
 }
 
 /// What the work of a process begins with.
-pub struct Start<S> {
+pub struct Start<S, P = ()> {
     /// Its settings.
     pub settings: S,
+    /// What was prepared.
+    pub prepared: P,
     /// What the command line said.
     pub given: Given,
     /// Asks everything to stop.
@@ -91,13 +93,15 @@ impl Program {
         Line::Run(given)
     }
 
-    /// Runs the program. `read` asks the settings for every key; `log` says where logs go; `work` is run
-    /// on a runtime of many threads, of which those that hang at its end are left behind.
-    pub fn run<S, F, E>(
+    /// Runs the program. `read` asks the settings for every key; `log` says where logs go; `prepare` is called
+    /// before there is any other thread of ours; `work` is run on a runtime of many threads, of which those that
+    /// hang at its end are left behind.
+    pub fn run<S, P, F, E>(
         &self,
         read: impl FnOnce(&mut Settings, &Given) -> S,
         log: impl FnOnce(&S) -> &LogSettings,
-        work: impl FnOnce(Start<S>) -> F,
+        prepare: impl FnOnce(&S) -> Result<P, E>,
+        work: impl FnOnce(Start<S, P>) -> F,
     ) -> Result<Exit, E>
     where
         F: Future<Output = Result<Exit, E>>,
@@ -138,12 +142,14 @@ impl Program {
         logging::start(log(&read))?;
         tls::install_provider();
         tracing::info!(version = self.version, settings = %effective, "starting");
+        let prepared = prepare(&read)?;
         let (stopper, shutdown) = shutdown::channel();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
         let exit = runtime.block_on(work(Start {
             settings: read,
+            prepared,
             given,
             stopper,
             shutdown,

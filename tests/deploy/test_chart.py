@@ -234,6 +234,12 @@ def test_agent_has_these_privileges_and_no_others(defaults):
     assert "envFrom" not in container(pod, "agent")
 
 
+def test_the_coordinator_knows_its_node(defaults):
+    """Its own host name is the pod's: a start of the node anew would count as a move to another."""
+    env = container(defaults.pod("StatefulSet"), "coordinator")["env"]
+    assert {"name": "HOLDFAST_STATE_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}} in env
+
+
 def test_no_account_but_the_coordinators_has_rights(defaults):
     for binding in (o for o in defaults if o["kind"].endswith("RoleBinding")):
         assert [s["name"] for s in binding["subjects"]] == ["hf-holdfast-coordinator"]

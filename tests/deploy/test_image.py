@@ -1,5 +1,6 @@
 """The image: the same input is the same image; run by an engine, it does its work with the chart's privileges alone."""
 
+import ctypes
 import importlib.util
 import io
 import json
@@ -105,6 +106,12 @@ def test_labels_and_versions(containers):
         assert out.stdout.split() == [program, VERSION]
 
 
+def landlock():
+    """Whether this kernel has it, in the version that is needed."""
+    create_ruleset, version = 444, 1
+    return ctypes.CDLL(None).syscall(create_ruleset, None, 0, version) >= 2
+
+
 def chart_options(seccomp):
     """The chart's security context of the agent, as the engine spells it."""
     context = render().pod("DaemonSet")["containers"][0]["securityContext"]
@@ -144,7 +151,9 @@ class Node:
         self.agent = self.containers.start("holdfast-agent", options=[
             *self.beside, *options, "--volume", mount, "--volume", f"{self.dir / 'agent'}:/state",
             "--env", "HOLDFAST_COORDINATOR_URL=http://127.0.0.1:7270", "--env", "HOLDFAST_STATE_DIR=/state",
-            "--env", f"HOLDFAST_VOLUMES_PATHS=web={volume}", "--env", "HOLDFAST_AGENT_NODE=node-1"])
+            "--env", f"HOLDFAST_VOLUMES_PATHS=web={volume}", "--env", "HOLDFAST_AGENT_NODE=node-1",
+            # As the chart has it: no restores; with it the agent restricts itself.
+            "--env", "HOLDFAST_RESTORE_BELOW=/var/empty"])
         self.until("the agent does not serve the volume", lambda out: '"agent": "node-1"' in out)
 
     def holdfast(self, *args, check=True):
@@ -186,6 +195,8 @@ def test_agent_reads_what_others_own(containers, tmp_path, seccomp, without, jou
         at = options.index(without)
         del options[at - 1:at + 1]
     node.serve(volume, options, f"{volume}:{volume}:ro")
+    if landlock():
+        assert "restricted by Landlock" in containers.logs(node.agent)
 
     backup = node.holdfast("backup", "web", check=False)
     assert backup.returncode == ends, backup.stdout + backup.stderr + containers.logs(node.agent)

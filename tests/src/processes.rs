@@ -161,12 +161,14 @@ impl Processes {
             at("state/coordinator"),
             self.socket().display(),
         );
+        // With it the agent restricts itself, where the kernel can, as it does in a cluster.
         let agent = format!(
             "coordinator: {{url: '{}'}}\nstate: {{dir: '{}'}}\nvolumes: {{paths: [{}]{more_volumes}}}\n\
-             http: {{listen: '127.0.0.1:0'}}\nlog: {{format: text}}\n",
+             restore: {{below: ['{}']}}\nhttp: {{listen: '127.0.0.1:0'}}\nlog: {{format: text}}\n",
             self.url(),
             at("state/agent"),
             paths.collect::<Vec<_>>().join(", "),
+            at(""),
         );
         fs::write(self.home.at("coordinator.yaml"), coordinator).expect("a file");
         fs::write(self.home.at("agent.yaml"), agent).expect("a file");

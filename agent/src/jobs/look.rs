@@ -4,8 +4,9 @@
 use super::work::Works;
 use crate::metrics::AgentMetrics;
 use crate::settings::ServeSettings;
-use crate::volumes::{self, Hints, Plan, PlanFile, VolumeCandidate, VolumeWatch};
+use crate::volumes::{self, Hints, Plan, PlanFile, Troubles, VolumeCandidate, VolumeWatch};
 use holdfast_proto::v1 as proto;
+use holdfast_runtime::readiness::Readiness;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval};
@@ -17,11 +18,13 @@ pub struct Looker {
     hints: Hints,
     plan: Option<Arc<Plan>>,
     planned: Notify,
+    troubles: Troubles,
+    readiness: Option<Readiness>,
 }
 
 impl Looker {
     /// Nothing is watched before the first look.
-    pub fn new(settings: &ServeSettings) -> Self {
+    pub fn new(settings: &ServeSettings, readiness: Option<Readiness>) -> Self {
         let (watch, hints) = volumes::watch(settings.volumes.clone());
         let kept = settings.plan.as_ref().and_then(PlanFile::load);
         Self {
@@ -29,7 +32,30 @@ impl Looker {
             hints,
             plan: kept.map(Arc::new),
             planned: Notify::new(),
+            troubles: Troubles::new(),
+            readiness,
         }
+    }
+
+    /// What keeps this node's volumes from being found, as of the last look.
+    pub fn troubles(&self) -> &Troubles {
+        &self.troubles
+    }
+
+    fn tell(&mut self, metrics: &AgentMetrics, troubles: Troubles) {
+        for (reason, detail) in &troubles {
+            if self.troubles.get(reason) != Some(detail) {
+                tracing::error!(reason, detail, "not ready");
+            }
+        }
+        if troubles.is_empty() && !self.troubles.is_empty() {
+            tracing::info!("what kept the agent from its work is gone");
+        }
+        metrics.troubled(troubles.keys().copied());
+        if let Some(readiness) = &self.readiness {
+            readiness.set_troubles(troubles.clone());
+        }
+        self.troubles = troubles;
     }
 
     /// Goes by another plan from now on, and looks again at once.
@@ -73,9 +99,13 @@ impl Looker {
             // What is watched first is either seen by this look, or told of later. A watch that broke is
             // made again.
             watch.lock().unwrap_or_else(PoisonError::into_inner).set();
-            volumes::discover(&wanted, plan.as_deref())
+            let found = volumes::discover(&wanted, plan.as_deref());
+            (found, volumes::troubles(&wanted, plan.as_deref()))
         });
-        let found = found.await;
+        let found = found.await.map(|(found, troubles)| {
+            self.tell(metrics, troubles);
+            found
+        });
         self.hints.looked(began.elapsed());
         match found {
             Ok(Ok(found)) => works.set_volumes(found),

@@ -167,6 +167,46 @@ impl Journals {
     }
 }
 
+/// The best source of changes that this kernel gives to this process, and why it is no better one.
+pub(crate) fn available(wanted: JournalSource) -> (&'static str, String) {
+    let kinds: &[Kind] = match wanted {
+        JournalSource::Auto => &Kind::ALL,
+        JournalSource::Inotify => &[Kind::Inotify],
+        JournalSource::Off => return ("off", "journal.source is off".to_owned()),
+    };
+    let mut refused = Vec::new();
+    for kind in kinds {
+        match source::start(*kind) {
+            Ok(_) => return (kind.name(), refused.join("; ")),
+            Err(errno) => refused.push(format!("{}: {errno}", kind.name())),
+        }
+    }
+    ("none", refused.join("; "))
+}
+
+/// The kernel's limits of what can be watched, by their names.
+pub(crate) fn kernel_limits() -> Vec<(&'static str, u64)> {
+    let limits = [
+        (
+            "fs.fanotify.max_user_marks",
+            "/proc/sys/fs/fanotify/max_user_marks",
+        ),
+        (
+            "fs.inotify.max_user_watches",
+            "/proc/sys/fs/inotify/max_user_watches",
+        ),
+        (
+            "fs.inotify.max_user_instances",
+            "/proc/sys/fs/inotify/max_user_instances",
+        ),
+    ];
+    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse().ok();
+    let limits = limits.into_iter();
+    limits
+        .filter_map(|(name, path)| Some((name, read(path)?)))
+        .collect()
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.cancel.cancel();

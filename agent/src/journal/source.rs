@@ -354,7 +354,7 @@ pub(crate) fn open(
     Err(refused)
 }
 
-fn start(kind: Kind) -> Result<Arc<dyn Source>, Errno> {
+pub(super) fn start(kind: Kind) -> Result<Arc<dyn Source>, Errno> {
     Ok(match kind {
         Kind::Fanotify | Kind::Untargeted => Arc::new(Fanotify::open(kind)?),
         Kind::Inotify => Arc::new(Inotify::open()?),

@@ -87,7 +87,7 @@ pub(super) fn discover(
 ) -> io::Result<Vec<Located>> {
     // A symlinked kubelet root is resolved once; the mount table names real paths.
     let pods = std::fs::canonicalize(pods)?;
-    let heard = hears_mounts(mounts, &pods);
+    let heard = mount_over(mounts, &pods).is_some_and(is_propagated_to);
     let mut found = Vec::new();
     let walk = WalkDir::new(&pods)
         .min_depth(1)
@@ -411,16 +411,16 @@ fn open_beside(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether mounts made on the host later reach the mount that `path` lies on.
-fn hears_mounts(mounts: &[Mount], path: &Path) -> bool {
-    let over = mounts
+/// The mount that a path lies on: of those at one place the last hides the others.
+pub(super) fn mount_over<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mount> {
+    mounts
         .iter()
         .filter(|mount| path.starts_with(&mount.point))
-        .max_by_key(|mount| mount.point.as_os_str().len());
-    over.is_some_and(|mount| {
-        mount
-            .propagation
-            .iter()
-            .any(|field| field.starts_with("shared:") || field.starts_with("master:"))
-    })
+        .max_by_key(|mount| mount.point.as_os_str().len())
+}
+
+/// Whether mounts made on the host later reach this one.
+pub(super) fn is_propagated_to(mount: &Mount) -> bool {
+    let mut fields = mount.propagation.iter();
+    fields.any(|field| field.starts_with("shared:") || field.starts_with("master:"))
 }

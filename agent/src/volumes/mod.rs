@@ -4,10 +4,12 @@
 mod explicit;
 mod kubelet;
 mod plan;
+mod trouble;
 mod watch;
 
 pub use explicit::ExplicitVolumeError;
 pub use plan::{Plan, PlanFile};
+pub use trouble::{Troubles, troubles};
 pub use watch::{Hints, VolumeWatch, watch};
 
 use crate::mount::{self, Mount};

@@ -60,6 +60,23 @@ impl TryFrom<proto::NodePlan> for Plan {
     }
 }
 
+impl Plan {
+    /// The directories of pods in which volumes of the plan show.
+    pub fn pods(&self) -> Vec<&str> {
+        let volumes = self
+            .volumes
+            .iter()
+            .filter(|volume| volume.refused.is_none());
+        let mut pods: Vec<&str> = volumes
+            .flat_map(|volume| &volume.pods)
+            .map(String::as_str)
+            .collect();
+        pods.sort_unstable();
+        pods.dedup();
+        pods
+    }
+}
+
 /// The volumes of the plan, each with what is there of it, and what is there beside them.
 pub(super) fn join(
     settings: &VolumeSettings,

@@ -4,6 +4,7 @@ use crate::args::{Doctor, Format, Global};
 use crate::connect;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::output::Table;
+use holdfast_coordinator::declared::load;
 use holdfast_coordinator::repo::{Repository, Store, StoreOptions, StoreUrl};
 use holdfast_format::path::escape;
 use rustix::fs::Access;
@@ -34,8 +35,9 @@ pub async fn run(global: &Global, options: Doctor) -> Outcome<()> {
         found.extend(repository(global, url).await);
     }
     if let Some(url) = &global.coordinator {
-        found.push(coordinator(global, url).await);
+        found.extend(coordinator(global, url).await);
     }
+    found.extend(options.policies.iter().map(|path| policies(path)));
     if global.repo.is_none() && global.coordinator.is_none() {
         found.push(Finding::new(
             "repository",
@@ -180,7 +182,22 @@ fn writable(what: &str, dir: &Path) -> Finding {
     }
 }
 
-async fn coordinator(global: &Global, url: &str) -> Finding {
+/// Policies of files, before anything goes by them.
+fn policies(path: &Path) -> Finding {
+    let what = format!("policies {}", escape(path.as_os_str().as_bytes()));
+    match load(path) {
+        Ok(loaded) => {
+            let names = loaded.names();
+            match names.is_empty() {
+                true => Finding::new(what, State::Note, "there are none"),
+                false => Finding::new(what, State::Good, names.join(", ")),
+            }
+        }
+        Err(mistakes) => Finding::new(what, State::Bad, mistakes.0.join("; ")),
+    }
+}
+
+async fn coordinator(global: &Global, url: &str) -> Vec<Finding> {
     let global = Global {
         repo: None,
         coordinator: Some(url.to_owned()),
@@ -195,15 +212,60 @@ async fn coordinator(global: &Global, url: &str) -> Finding {
         Ok::<_, Failure>(status.into_inner())
     };
     match asked.await {
-        Ok(status) => Finding::new(
-            "coordinator",
-            State::Good,
-            match status.agents.len() {
+        Ok(status) => {
+            let agents = match status.agents.len() {
                 1 => format!("version {}, 1 agent", status.version),
                 count => format!("version {}, {count} agents", status.version),
-            },
+            };
+            let mut found = vec![Finding::new("coordinator", State::Good, agents)];
+            found.extend(status.policy_files.map(policy_files));
+            found.extend(status.agent_infos.iter().map(agent));
+            found
+        }
+        Err(failure) => vec![Finding::new("coordinator", State::Bad, failure.message)],
+    }
+}
+
+/// How an agent says that it is itself.
+fn agent(info: &holdfast_proto::v1::AgentInfo) -> Finding {
+    let what = format!("agent on {}", info.node);
+    let condition = info.condition.clone().unwrap_or_default();
+    let troubles = condition.troubles.iter();
+    let troubles: Vec<String> = troubles
+        .map(|one| format!("{} ({})", one.detail, one.reason))
+        .collect();
+    if !troubles.is_empty() {
+        return Finding::new(what, State::Bad, troubles.join("; "));
+    }
+    let said = super::status::said_of(info);
+    let is_well = super::status::is_clock_right(info) && condition.journal_detail.is_empty();
+    let detail = match &condition.journal_detail[..] {
+        "" => said,
+        why => format!("{said}; changes come from no better source, as of {why}"),
+    };
+    match is_well {
+        true => Finding::new(what, State::Good, detail),
+        false => Finding::new(what, State::Note, detail),
+    }
+}
+
+fn policy_files(files: holdfast_proto::v1::PolicyFiles) -> Finding {
+    let what = "coordinator's policies";
+    match files.mistakes.is_empty() {
+        true => Finding::new(
+            what,
+            State::Good,
+            format!("{} of {}", files.policies, files.path),
         ),
-        Err(failure) => Finding::new("coordinator", State::Bad, failure.message),
+        false => Finding::new(
+            what,
+            State::Bad,
+            format!(
+                "{} is not in force, but what it said before: {}",
+                files.path,
+                files.mistakes.join("; ")
+            ),
+        ),
     }
 }
 

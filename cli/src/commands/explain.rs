@@ -1,10 +1,10 @@
-//! `holdfast explain VOLUME`: why a volume of the cluster is protected, or is not.
+//! `holdfast explain VOLUME`: why a volume is protected by a policy, or is not.
 
 use super::admin;
 use crate::args::{Explain, Format, Global};
 use crate::connect::{self, Access};
 use crate::failure::Outcome;
-use crate::output::document;
+use crate::output::{document, time};
 use holdfast_proto::v1;
 use serde_json::{Value, json};
 
@@ -48,6 +48,7 @@ fn as_document(volume: &str, reply: &v1::ExplainReply) -> Value {
         "policy": reply.policy, "reason": reply.reason, "detail": reply.detail,
         "said": reply.said, "node": reply.node, "policies": policies,
         "problems": reply.problems, "hooks": reply.hooks,
+        "next_run": (reply.next_run_ns != 0).then(|| time(reply.next_run_ns)),
     })
 }
 
@@ -65,6 +66,9 @@ fn print(volume: &str, reply: &v1::ExplainReply) {
     }
     if !reply.node.is_empty() {
         println!("  read on node {}", reply.node);
+    }
+    if reply.next_run_ns != 0 {
+        println!("  next run {}", time(reply.next_run_ns));
     }
     for one in &reply.policies {
         println!("  {} {}", one.policy, one.verdict);

@@ -1,7 +1,7 @@
 //! `holdfast up`: coordinator and agent of a single host in one process, until it is told to stop.
 
 use crate::args::{Global, Up};
-use crate::connect::{self, Access};
+use crate::connect::{self, Access, Loaded, load_policies};
 use crate::failure::{Failure, Outcome, chain};
 use crate::selector::new_volume;
 use crate::signals;
@@ -43,6 +43,7 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
         ..VolumeSettings::default()
     };
     tell_volumes(&volumes, global.quiet)?;
+    let policies = options.policies.map(policies).transpose()?;
     let tcp = options
         .listen
         .as_deref()
@@ -61,25 +62,46 @@ pub async fn run(global: &Global, options: Up) -> Outcome<()> {
     let unix = bind_unix(&socket)
         .await
         .map_err(|e| Failure::failed(chain(&e)))?;
-    let served = serve(global, volumes, options.continuous, unix, &socket, tcp).await;
+    let by_itself = ByItself {
+        continuous: options.continuous,
+        policies,
+    };
+    let served = serve(global, volumes, by_itself, unix, &socket, tcp).await;
     // Ours: nobody else can have taken the name while we listened on it.
     let _ = std::fs::remove_file(&socket);
     served
 }
 
+/// What is backed up without being asked.
+struct ByItself {
+    continuous: Option<Duration>,
+    policies: Option<(PathBuf, Loaded)>,
+}
+
+fn policies(path: PathBuf) -> Outcome<(PathBuf, Loaded)> {
+    match load_policies(&path) {
+        Ok(loaded) => Ok((path, loaded)),
+        Err(mistakes) => Err(Failure::usage(mistakes.to_string())),
+    }
+}
+
 async fn serve(
     global: &Global,
     volumes: VolumeSettings,
-    continuous: Option<Duration>,
+    by_itself: ByItself,
     unix: tokio::net::UnixListener,
     socket: &Path,
     tcp: Option<SocketAddr>,
 ) -> Outcome<()> {
-    let connected = connect::open_with(global, Access::Create, continuous).await?;
+    let connected = connect::open_with(global, Access::Create, by_itself.continuous).await?;
     let (Some(coordinator), Some(state)) = (&connected.coordinator, &connected.agent_state) else {
         return Err(Failure::usage("`up` serves a repository: give --repo"));
     };
     connect::private_dir(&state.join("index"))?;
+    if let Some((path, loaded)) = by_itself.policies {
+        // A terminal that goes away is no wish to read files again: they are looked at anyway.
+        coordinator.protect_by_files(path, loaded, Arc::default());
+    }
     let (stopper, stopping) = shutdown::channel();
     let mut servers = tokio::task::JoinSet::new();
     let routes = coordinator.routes().await;

@@ -24,11 +24,13 @@ pub async fn run(global: &Global) -> Outcome<()> {
             "STATE",
             "JOURNAL",
             "EXPOSED",
+            "POLICY",
+            "NEXT RUN",
             "SOURCE",
             "NODE",
             "ID",
         ],
-        6,
+        8,
     );
     let listed = |volume: &v1::VolumeInfo| {
         let facts = volume.facts.as_ref();
@@ -45,6 +47,8 @@ pub async fn run(global: &Global) -> Outcome<()> {
             (false, "" | "NotServed") => "not served".to_owned(),
             (false, reason) => reason.to_owned(),
         };
+        let said = volume.protection.clone().unwrap_or_default();
+        let next = (said.next_run_ns != 0).then(|| time(said.next_run_ns));
         let told = volume.state.clone().unwrap_or_default();
         let is_told = volume.state.is_some();
         let document = json!({
@@ -58,6 +62,7 @@ pub async fn run(global: &Global) -> Outcome<()> {
             "exposed_bytes": is_told.then_some(told.exposed_bytes),
             "exposed_files": is_told.then_some(told.exposed_files),
             "quiet_seconds": is_told.then(|| seconds(told.quiet_ns)),
+            "policy": said.policy, "unprotected": said.reason, "next_run": next,
             "watched_directories": is_told.then_some(told.watched_directories),
         });
         let cells = vec![
@@ -70,6 +75,8 @@ pub async fn run(global: &Global) -> Outcome<()> {
                 false => "-".to_owned(),
             },
             exposed,
+            policy(volume.protection.as_ref()),
+            next.unwrap_or_else(|| "-".to_owned()),
             facts.source,
             facts.node,
             hex(&volume.id),
@@ -85,6 +92,15 @@ pub async fn run(global: &Global) -> Outcome<()> {
     );
     connected.close().await;
     result
+}
+
+/// The policy that protects it, or why none does.
+fn policy(protection: Option<&v1::Protection>) -> String {
+    match protection {
+        None => "-".to_owned(),
+        Some(one) if one.reason.is_empty() => one.policy.clone(),
+        Some(one) => one.reason.clone(),
+    }
 }
 
 /// How far it is ahead of its newest snapshot: the age of the oldest change and about how much it is, `none`,

@@ -1,6 +1,8 @@
 //! Of the API's objects what is needed here, and nothing else: a cluster has many, and they are large.
 
-use crate::kube::api::{BackupPolicy, ClusterBackupPolicy};
+use super::lenient::Misread;
+use crate::kube::api::schema::of_spec;
+use crate::kube::api::{BackupPolicy, ClusterBackupPolicy, PolicyKind};
 use crate::kube::pods::{HELPER, HELPER_OF};
 use crate::policy::compile::Policy;
 use crate::policy::labels::Labels;
@@ -367,6 +369,14 @@ pub trait Facts: Send + 'static {
     type Object;
     /// Its facts.
     fn of(object: Self::Object) -> Self;
+    /// What is known of one that could not be read; `None`: it is as if it were not there.
+    fn of_misread(misread: &Misread) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        let _ = misread;
+        None
+    }
 }
 
 macro_rules! facts {
@@ -381,7 +391,35 @@ macro_rules! facts {
 }
 
 facts!(PodFacts: Pod, ClaimFacts: PersistentVolumeClaim, VolumeFacts: PersistentVolume);
-facts!(NamespaceFacts: Namespace, Policy: BackupPolicy, ClusterPolicy: ClusterBackupPolicy);
+facts!(NamespaceFacts: Namespace);
+
+// A policy that cannot be read is one that is wrong: it says so, and its volumes do.
+impl Facts for Policy {
+    type Object = BackupPolicy;
+    fn of(object: BackupPolicy) -> Self {
+        object.into()
+    }
+    fn of_misread(misread: &Misread) -> Option<Self> {
+        let mistakes = misread.mistakes(&of_spec::<BackupPolicy>());
+        Some(Self::misread(
+            PolicyKind::BackupPolicy,
+            &misread.metadata,
+            mistakes,
+        ))
+    }
+}
+
+impl Facts for ClusterPolicy {
+    type Object = ClusterBackupPolicy;
+    fn of(object: ClusterBackupPolicy) -> Self {
+        object.into()
+    }
+    fn of_misread(misread: &Misread) -> Option<Self> {
+        let mistakes = misread.mistakes(&of_spec::<ClusterBackupPolicy>());
+        let kind = PolicyKind::ClusterBackupPolicy;
+        Some(Self(Policy::misread(kind, &misread.metadata, mistakes)))
+    }
+}
 
 /// A policy of the cluster.
 #[derive(Debug, Clone, PartialEq)]

@@ -63,11 +63,11 @@ struct Guard {
 pub fn start(
     coordinator: &Arc<Coordinator>,
     mut pictures: watch::Receiver<Option<Arc<Picture>>>,
-    rules: Rules,
     (wanted, told): (watch::Sender<Arc<Wanted>>, watch::Receiver<ToldFailures>),
     runs: Runs,
 ) {
     let (clock, stopping) = (coordinator.clock().clone(), coordinator.stopping());
+    let rules = coordinator.protect_continuously();
     let coordinator: Weak<Coordinator> = Arc::downgrade(coordinator);
     tokio::spawn(async move {
         let mut guard = Guard {
@@ -159,6 +159,10 @@ impl Guard {
                 known.expose(exposed.of(name, known));
                 known.unfinished = unfinished.remove(name).unwrap_or_default();
             }
+            // One that is a policy's is no other rule's, also where the policy's runs are not made now.
+            if !volume.decision.outcome.is_left_to_rules() {
+                rules.insert(name.clone(), None);
+            }
             let Some((policy, reference)) = protected_by(picture, volume) else {
                 if !self.runs.wants(name) {
                     self.queue.cancel(name);
@@ -187,13 +191,16 @@ impl Guard {
                         min_interval: bound.min_interval,
                         ..ContinuousRule::new(VolumePattern::any(), bound.max_age)
                     };
-                    rules.insert(name.clone(), rule);
+                    rules.insert(name.clone(), Some(rule));
                 }
                 Some(Rhythm::Exposure(..)) | None => {}
             }
         }
         self.rules.set_of_policies(rules);
         self.known.retain(|name, _| seen.contains(name));
+        let next = self.known.iter();
+        let next = next.filter_map(|(name, known)| Some((name.clone(), known.next?)));
+        coordinator.set_next_runs(next.collect());
         let mut look = Look {
             coordinator,
             picture,

@@ -10,6 +10,7 @@ mod facts;
 mod feed;
 mod guard;
 mod hooks;
+mod lenient;
 mod picture;
 mod plan;
 mod pods;
@@ -25,7 +26,6 @@ mod world;
 
 use crate::Coordinator;
 use crate::error::{Error, Result};
-use crate::schedule::{ContinuousRule, Rules, start_continuous};
 use crate::settings::{KubernetesMode, KubernetesSettings};
 pub use events::Events;
 pub use hooks::Brackets;
@@ -40,6 +40,7 @@ use kube::Client;
 use kube::client::ClientBuilder;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::sync::Arc;
+use tokio::sync::watch::{Receiver, Sender};
 use world::Shared;
 
 /// A client of the cluster's API; `None` where there is none and none is required.
@@ -80,13 +81,8 @@ fn unusable(what: &str, error: &dyn std::error::Error) -> Error {
 }
 
 /// Watches the cluster, sends agents their plans and protects volumes as policies say, until the coordinator
-/// stops. `rules` are those of the settings, for volumes that no policy has a bound for.
-pub fn start(
-    coordinator: &Arc<Coordinator>,
-    client: Client,
-    rules: Vec<ContinuousRule>,
-    helpers: Option<Helpers>,
-) {
+/// stops.
+pub fn start(coordinator: &Arc<Coordinator>, client: Client, helpers: Option<Helpers>) {
     let events = Events::new(coordinator.clock().clone());
     events.start(
         client.clone(),
@@ -100,9 +96,7 @@ pub fn start(
     let _restoring = restores::start(coordinator, client.clone(), world.clone(), helpers);
     let pictures = feed::start(coordinator, updates, world);
     coordinator.set_pictures(pictures.clone());
-    let rules = Rules::new(rules);
     coordinator.set_brackets(hooks::start(coordinator, client.clone(), pictures.clone()));
-    start_continuous(coordinator, rules.clone());
     let backups = watch::one(&client, &coordinator.stopping());
     let writes = Writes::new();
     writes.start(
@@ -113,5 +107,14 @@ pub fn start(
     let runs = Runs::new(backups, writes);
     let statuses = statuses::start(client, coordinator.stopping());
     coordinator.set_told(statuses.0.subscribe());
-    guard::start(coordinator, pictures, rules, statuses, runs);
+    guard::start(coordinator, pictures, statuses, runs);
+}
+
+/// Protects volumes as the policies of pictures say that come from elsewhere: there is nobody to be told, and no
+/// objects stand for runs.
+pub fn protect(coordinator: &Arc<Coordinator>, pictures: Receiver<Option<Arc<Picture>>>) {
+    // Nothing was told before.
+    let told = Sender::new(Some(Arc::default())).subscribe();
+    let told = (Sender::default(), told);
+    guard::start(coordinator, pictures, told, Runs::without_objects());
 }

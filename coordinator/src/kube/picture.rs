@@ -71,8 +71,24 @@ impl Picture {
             let names = read.filter_map(|volume| volume.facts.as_ref());
             nodes.extend(names.map(|facts| (&facts.name[..], &node[..])));
         }
-        let policies = Policies::new(world.policies().cloned());
-        let subjects = subjects(world);
+        let policies = world.policies().cloned();
+        let drawn = Self::of(policies, subjects(world), |name| {
+            nodes.get(name).map(|node| (*node).to_owned())
+        });
+        let deleting = world.namespaces().filter(|namespace| namespace.deleting);
+        Self {
+            deleting: deleting.map(|namespace| namespace.name.clone()).collect(),
+            ..drawn
+        }
+    }
+
+    /// Decides about volumes; `node_of` says who reads one.
+    pub fn of(
+        policies: impl IntoIterator<Item = Policy>,
+        subjects: Vec<Subject>,
+        node_of: impl Fn(&str) -> Option<String>,
+    ) -> Self {
+        let policies = Policies::new(policies);
         let places = subjects.iter().enumerate();
         let places = places.map(|(at, subject)| (subject.id.clone(), at));
         let places = places.collect();
@@ -81,7 +97,7 @@ impl Picture {
         Self {
             volumes: volumes
                 .map(|(subject, decision)| Volume {
-                    node: nodes.get(&subject.id[..]).map(|node| (*node).to_owned()),
+                    node: node_of(&subject.id),
                     subject,
                     decision,
                 })
@@ -102,11 +118,7 @@ impl Picture {
                     (policy.reference.clone(), facts)
                 })
                 .collect(),
-            deleting: world
-                .namespaces()
-                .filter(|namespace| namespace.deleting)
-                .map(|namespace| namespace.name.clone())
-                .collect(),
+            deleting: HashSet::new(),
             deciding: policies,
             places,
         }
@@ -178,6 +190,8 @@ impl Picture {
                 .iter()
                 .map(|problem| problem.message.clone())
                 .collect(),
+            // Whoever starts runs knows.
+            next_run_ns: 0,
         })
     }
 }

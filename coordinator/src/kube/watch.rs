@@ -2,6 +2,7 @@
 //! its place (410 Gone) it lists again, and one that breaks begins again with growing pauses.
 
 use super::facts::{ClaimFacts, ClusterPolicy, Facts, NamespaceFacts, PodFacts, VolumeFacts, key};
+use super::lenient::Lenient;
 use super::world::{Change, Update};
 use crate::policy::compile::Policy;
 use futures::StreamExt;
@@ -50,7 +51,7 @@ fn follow<F, U>(
     U: Send + 'static,
     F::Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let api: Api<F::Object> = Api::all(client.clone());
+    let api: Api<Lenient<F::Object>> = Api::all(client.clone());
     let stopping = stopping.clone();
     tokio::spawn(async move {
         let kind = F::Object::plural(&());
@@ -68,11 +69,20 @@ fn follow<F, U>(
                     continue;
                 }
                 Some(Ok(Event::InitApply(object))) => {
-                    listed.insert(key(object.meta()), F::of(object));
+                    let key = key(object.meta());
+                    if let Some(facts) = read::<F>(object) {
+                        listed.insert(key, facts);
+                    }
                     continue;
                 }
                 Some(Ok(Event::InitDone)) => Change::All(std::mem::take(&mut listed)),
-                Some(Ok(Event::Apply(object))) => Change::Put(key(object.meta()), F::of(object)),
+                Some(Ok(Event::Apply(object))) => {
+                    let key = key(object.meta());
+                    match read::<F>(object) {
+                        Some(facts) => Change::Put(key, facts),
+                        None => Change::Gone(key),
+                    }
+                }
                 Some(Ok(Event::Delete(object))) => Change::Gone(key(object.meta())),
                 Some(Err(error)) => {
                     tracing::warn!(%error, kind = &*kind, "the cluster's API cannot be watched; agents go on by their plans");
@@ -84,4 +94,26 @@ fn follow<F, U>(
             }
         }
     });
+}
+
+/// One that cannot be read is named, and holds up no other.
+fn read<F: Facts>(object: Lenient<F::Object>) -> Option<F>
+where
+    F::Object: Resource<DynamicType = ()>,
+{
+    match object.0 {
+        Ok(object) => Some(F::of(object)),
+        Err(misread) => {
+            let (namespace, name) = key(&misread.metadata);
+            let (kind, error) = (F::Object::kind(&()), &misread.error);
+            tracing::error!(
+                kind = &*kind,
+                namespace,
+                name,
+                error,
+                "an object of the cluster cannot be understood"
+            );
+            F::of_misread(&misread)
+        }
+    }
 }

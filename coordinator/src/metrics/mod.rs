@@ -70,6 +70,7 @@ gauges! {
     packs "holdfast_packs" "Live packs."
     size "holdfast_repository_size_bytes" "Stored bytes of live packs."
     damage "holdfast_repository_damage" "Objects that were missing or damaged in the store when the coordinator started."
+    policies_refused "holdfast_policy_files_refused" "1 when the files of policies have mistakes and what they said before is in force."
     fenced "holdfast_fenced" "1 when another catalog has taken the repository."
 }
 
@@ -153,6 +154,9 @@ impl CoordinatorMetrics {
         let gauges = &families.gauges;
         gauges.pack_memory.set(number(coordinator.pool_bytes()));
         gauges.fenced.set(i64::from(coordinator.is_fenced()));
+        let files = coordinator.policy_files();
+        let refused = files.is_some_and(|files| !files.mistakes.is_empty());
+        gauges.policies_refused.set(i64::from(refused));
         gauges.damage.set(number(coordinator.damage().len() as u64));
         let raise =
             |counter: &IntCounter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));

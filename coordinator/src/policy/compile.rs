@@ -4,7 +4,7 @@ use crate::kube::api::{
     AnnotationMatch, BackupPolicy, ClusterBackupPolicy, PolicyKind, PolicyReference, PolicySpec,
     Selection, SelectionMode, VolumeKind,
 };
-use crate::policy::error::Errors;
+use crate::policy::error::{Errors, FieldError};
 use crate::policy::glob::Glob;
 use crate::policy::labels::Selector;
 use crate::policy::subject::{Namespace, Subject};
@@ -25,6 +25,8 @@ pub struct Policy {
     pub created: Timestamp,
     /// What it says.
     pub spec: PolicySpec,
+    /// Why it could not be read; empty: it could. What it says is not known then.
+    pub misread: Vec<FieldError>,
 }
 
 impl From<&BackupPolicy> for Policy {
@@ -43,6 +45,22 @@ impl From<&ClusterBackupPolicy> for Policy {
 }
 
 impl Policy {
+    /// One that could not be read.
+    pub fn misread(
+        kind: PolicyKind,
+        meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+        misread: Vec<FieldError>,
+    ) -> Self {
+        let namespace = match kind {
+            PolicyKind::BackupPolicy => Some(meta.namespace.clone().unwrap_or_default()),
+            PolicyKind::ClusterBackupPolicy => None,
+        };
+        Self {
+            misread,
+            ..Self::of(kind, namespace, meta, &PolicySpec::default())
+        }
+    }
+
     fn of(
         kind: PolicyKind,
         namespace: Option<String>,
@@ -63,6 +81,7 @@ impl Policy {
             created: created.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
             reference,
             spec: spec.clone(),
+            misread: Vec::new(),
         }
     }
 }
@@ -73,6 +92,8 @@ pub struct Conditions {
     mode: SelectionMode,
     include: Vec<Glob>,
     exclude: Vec<Glob>,
+    included_volumes: Vec<Glob>,
+    excluded_volumes: Vec<Glob>,
     namespace: Option<Selector>,
     pod: Option<Selector>,
     claim: Option<Selector>,
@@ -94,6 +115,10 @@ pub enum Unmet {
     Namespaces,
     /// The namespace's labels.
     NamespaceSelector,
+    /// The policy's list of excluded volumes has it.
+    VolumeExcluded,
+    /// Its list of volumes does not.
+    Volumes,
     /// The kind of the volume.
     Kinds,
     /// The claim's labels.
@@ -123,6 +148,8 @@ impl Unmet {
             Self::NamespaceExcluded => "spec.selection.namespaces.exclude",
             Self::Namespaces => "spec.selection.namespaces.include",
             Self::NamespaceSelector => "spec.selection.namespaceSelector",
+            Self::VolumeExcluded => "spec.selection.volumes.exclude",
+            Self::Volumes => "spec.selection.volumes.include",
             Self::Kinds => "spec.selection.kinds",
             Self::ClaimSelector => "spec.selection.claimSelector",
             Self::PodSelector => "spec.selection.podSelector",
@@ -141,6 +168,7 @@ impl Conditions {
     /// Reads a selection at a path, and notes mistakes.
     pub fn read(path: &str, selection: &Selection, errors: &mut Errors) -> Self {
         let names = selection.namespaces.clone().unwrap_or_default();
+        let volumes = selection.volumes.clone().unwrap_or_default();
         let size = |name: &str, text: &Option<String>, errors: &mut Errors| {
             let text = text.as_ref()?;
             errors.check(&format!("{path}.{name}"), bytes(text))
@@ -176,6 +204,8 @@ impl Conditions {
                 &names.exclude,
                 errors,
             ),
+            included_volumes: globs(&format!("{path}.volumes.include"), &volumes.include, errors),
+            excluded_volumes: globs(&format!("{path}.volumes.exclude"), &volumes.exclude, errors),
             annotations: selection.annotations.clone(),
             storage_classes: globs(
                 &format!("{path}.storageClasses"),
@@ -218,6 +248,12 @@ impl Conditions {
         // Who names a volume means it, whatever its kind.
         let is_named = asks.is_some_and(|word| word.names_volume);
         let claim = subject.claim.as_ref();
+        if is_named_by(&self.excluded_volumes, subject) {
+            return Some(Unmet::VolumeExcluded);
+        }
+        if !self.included_volumes.is_empty() && !is_named_by(&self.included_volumes, subject) {
+            return Some(Unmet::Volumes);
+        }
         let fits = |kind| is_named || self.kinds.contains(&kind);
         if !subject.kind.is_some_and(fits) {
             return Some(Unmet::Kinds);
@@ -302,6 +338,16 @@ impl Conditions {
                     failed.unwrap_or_default()
                 )
             }
+            Unmet::VolumeExcluded => format!(
+                "volume '{}' is in: {}",
+                subject.id,
+                texts(&self.excluded_volumes)
+            ),
+            Unmet::Volumes => format!(
+                "volume '{}' is not in: {}",
+                subject.id,
+                texts(&self.included_volumes)
+            ),
             Unmet::Kinds => {
                 let kinds: Vec<String> = self.kinds.iter().map(VolumeKind::to_string).collect();
                 let kind = subject.kind.map(|kind| kind.to_string());
@@ -389,6 +435,15 @@ fn has_annotation(subject: &Subject, wanted: &AnnotationMatch) -> bool {
             pods.any(|pod| pod.annotations.get(&wanted.key).is_some_and(is_right))
         }
     }
+}
+
+/// By its name with its namespace, or without.
+fn is_named_by(globs: &[Glob], subject: &Subject) -> bool {
+    let name = &subject.id[..];
+    let alone = name.strip_prefix(&subject.namespace.name[..]);
+    let alone = alone.and_then(|rest| rest.strip_prefix('/'));
+    let mut globs = globs.iter();
+    globs.any(|glob| glob.matches(name) || alone.is_some_and(|alone| glob.matches(alone)))
 }
 
 fn is_among(globs: &[Glob], name: Option<&str>) -> bool {

@@ -365,10 +365,14 @@ impl Entry {
         };
         let mut wrong = Errors::default();
         let conditions = Conditions::read("spec.selection", &policy.spec.selection, &mut wrong);
+        let is_read = policy.misread.is_empty();
         Self {
             reference: Arc::new(policy.reference.clone()),
-            conditions: wrong.is_empty().then_some(conditions),
-            errors: validate(&policy.spec, scope),
+            conditions: (is_read && wrong.is_empty()).then_some(conditions),
+            errors: match is_read {
+                true => validate(&policy.spec, scope),
+                false => policy.misread.clone(),
+            },
             policy,
         }
     }

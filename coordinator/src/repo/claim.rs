@@ -15,6 +15,11 @@
 //! | another catalog | no take-over | refuse, naming holder, host and age |
 //! | another catalog | take-over, or it appeared while we claimed and we win | wait |
 //!
+//! In a cluster the host is the node ([`node_identity`]): a node that starts anew is the same one, and the process
+//! before is dead with its kernel; a volume that moves is attached to another node. A machine that takes the place of
+//! another under its node's name counts as the same: the other must be off before, as for every volume that is
+//! attached to one node at a time.
+//!
 //! Claims that a *completed* claim beats (one that has waited, if it had to) are past. Ours count as
 //! completed up to the epoch the catalog remembers: it is to remember the epoch that [`acquire`]
 //! returned. Only completed claims are released, so a released claim is proof that it was completed.
@@ -442,6 +447,12 @@ impl Claim {
             detail,
         }
     }
+}
+
+/// Tells nodes of a cluster apart in claims, where the machine's own id cannot be seen: by the name that the cluster
+/// knows the node by, which stays when it starts anew. Shown to people.
+pub fn node_identity(node: &str) -> String {
+    format!("{node} (node)")
 }
 
 /// Tells hosts apart in claims: the host's name, and the machine's or, in a container, the boot's id,

@@ -3,14 +3,16 @@
 //!
 //! It speaks in the messages of the `Jobs` service: they are state of this process and never stored.
 
+mod condition;
+
 use crate::error::{Error, Result};
 use crate::schedule::brackets::{Bracket, Gated, is_end};
 use crate::schedule::counts::JobCounts;
 use crate::schedule::states::States;
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::{
-    AgentVolume, BackupOrder, CancelOrder, Hello, JobInfo, JobState, NodePlan, Order, Report,
-    RestoreOrder, VolumeFacts, VolumeState, order,
+    AgentInfo, AgentVolume, BackupOrder, CancelOrder, Hello, JobInfo, JobState, NodePlan, Order,
+    Report, RestoreOrder, VolumeFacts, VolumeState, order,
 };
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, OnceLock};
@@ -23,6 +25,8 @@ const MAX_JOBS: usize = 1000;
 const MAX_VOLUMES: usize = 10_000;
 /// Longest text kept from a report, in bytes.
 const MAX_TEXT: usize = 4096;
+/// Longest version or boot id of an agent, in characters.
+const MAX_WORD: usize = 128;
 /// Problems kept from a report.
 const MAX_PROBLEMS: usize = 100;
 /// Orders waiting for an agent that does not read.
@@ -86,6 +90,7 @@ pub(super) struct Agent {
     plan: watch::Sender<Option<NodePlan>>,
     volumes: Vec<AgentVolume>,
     states: States,
+    info: AgentInfo,
 }
 
 impl Agent {
@@ -162,6 +167,13 @@ impl Hub {
             plan,
             volumes: bounded(volumes),
             states: States::default(),
+            info: AgentInfo {
+                node: hello.node.clone(),
+                version: hello.version.chars().take(MAX_WORD).collect(),
+                protocol: hello.protocol,
+                boot_id: hello.boot_id.chars().take(MAX_WORD).collect(),
+                ..AgentInfo::default()
+            },
         };
         state.agents.insert(hello.node.clone(), agent);
         state.hear_again(&hello.node, number);

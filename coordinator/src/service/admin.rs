@@ -240,13 +240,16 @@ impl Admin for AdminService {
         auth::authorize(&peer(&request), Action::Administer).map_err(status)?;
         let picture = self.0.picture().ok_or_else(|| {
             status(crate::Error::invalid(
-                "this coordinator does not see a cluster: volumes are backed up on demand, or as \
-                 its `continuous` rules say",
+                "there are no policies here, neither of a cluster nor of files: volumes are backed up on \
+                 demand, or as the `continuous` rules say",
             ))
         })?;
         let volume = request.into_inner().volume;
+        let next = self.0.next_run(&volume);
         let explained = picture.explain(&volume);
-        let explained = explained.ok_or_else(|| status(crate::Error::VolumeNotFound { volume }))?;
+        let mut explained =
+            explained.ok_or_else(|| status(crate::Error::VolumeNotFound { volume }))?;
+        explained.next_run_ns = next.unwrap_or(0);
         Ok(Response::new(explained))
     }
 }

@@ -110,6 +110,10 @@ fn take(coordinator: &Coordinator, connection: &Connection, message: AgentMessag
             let now = coordinator.clock().elapsed();
             coordinator.hub().set_states(connection, list.states, now);
         }
+        Some(agent_message::Body::Condition(condition)) => {
+            let now = coordinator.clock().now_ns();
+            coordinator.hub().set_condition(connection, condition, now);
+        }
         Some(agent_message::Body::Hello(_)) | None => {}
     }
 }

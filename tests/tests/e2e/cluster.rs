@@ -389,3 +389,59 @@ fn a_policy_that_is_wrong_says_where_and_protects_nothing() {
     });
     assert!(!cluster.processes.snapshots().is_empty());
 }
+
+#[test]
+fn an_object_that_cannot_be_read_is_named_and_holds_up_no_other() {
+    let mut cluster = cluster();
+    cluster
+        .api
+        .put("v1/namespaces", json!({"metadata": {"name": "shop"}}));
+    // As an API server of another version may have them.
+    let strange = json!({
+        "schedule": {"cron": "@daily"},
+        "selection": {"mode": "Sometimes", "kinds": ["Tape"]},
+    });
+    cluster.api.put(POLICIES, policy("strange", strange));
+    cluster.api.put(
+        "v1/pods",
+        json!({
+            "metadata": {"name": "odd", "namespace": "shop"},
+            "spec": {"nodeName": "node-1", "containers": "none"},
+        }),
+    );
+    let found = cluster.until_phase(POLICIES, "strange", "Invalid");
+    let said = found["conditions"][0]["message"].as_str().unwrap();
+    for part in [
+        "spec.selection.mode: is 'Sometimes'",
+        "spec.selection.kinds[0]",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let log = || cluster.processes.coordinator.as_ref().unwrap().log();
+    until("the pod is named", || log().contains("odd"));
+    let listed = |text: &str| log().contains(text);
+    assert!(
+        listed("an object of the cluster cannot be understood"),
+        "{}",
+        log()
+    );
+
+    // Others of both kinds are heard of, also by a coordinator that finds the strange ones at its start.
+    cluster.processes.coordinator().kill();
+    cluster.processes.start_coordinator();
+    cluster.api.put(
+        POLICIES,
+        policy(
+            "right",
+            json!({"exposure": {"maxAge": "5s"}, "priority": 1}),
+        ),
+    );
+    cluster.until_phase(PROTECTIONS, "uploads", "Protected");
+    assert_eq!(cluster.status(POLICIES, "strange")["phase"], "Invalid");
+    let mut pod = cluster.pod("db-0");
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-21T02:00:00Z");
+    cluster.api.put("v1/pods", pod);
+    until("the pod's volume is let go", || {
+        cluster.said("shop/db-0/scratch") != "eligible"
+    });
+}

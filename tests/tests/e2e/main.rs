@@ -7,6 +7,8 @@ mod hooks;
 mod hostile;
 mod interlock;
 mod kubectl;
+mod policies;
+mod ready;
 mod reread;
 mod restores;
 mod runs;

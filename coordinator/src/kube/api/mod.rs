@@ -14,6 +14,7 @@ mod policy;
 mod protection;
 mod restore;
 mod restore_status;
+pub mod schema;
 mod selection;
 
 pub use backup::{

@@ -18,6 +18,10 @@ pub struct Selection {
     /// Labels of the namespaces. Only a ClusterBackupPolicy has these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Names of the volumes, as their histories have them: with their namespace, such as `shop/orders`, or
+    /// without, such as `orders`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<Names>,
     /// Labels of a pod that uses the volume; one such pod is enough. A volume that no pod uses does not match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelector>,
@@ -60,6 +64,7 @@ impl Default for Selection {
             mode: SelectionMode::All,
             namespaces: None,
             namespace_selector: None,
+            volumes: None,
             pod_selector: None,
             claim_selector: None,
             annotations: Vec::new(),

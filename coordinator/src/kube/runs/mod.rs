@@ -56,6 +56,8 @@ pub struct Runs {
     news: Receiver<Change<BackupFacts>>,
     objects: BTreeMap<Key, BackupFacts>,
     is_listed: bool,
+    /// Whether there are any: without a cluster there are not.
+    has_objects: bool,
     /// Those that have not ended, or whose end is not written yet.
     runs: BTreeMap<Key, Run>,
     /// Of each policy and namespace, the newest time of the schedule that a Backup was made for.
@@ -94,6 +96,7 @@ impl Runs {
             news,
             objects: BTreeMap::new(),
             is_listed: false,
+            has_objects: true,
             runs: BTreeMap::new(),
             made: HashMap::new(),
             due: HashSet::new(),
@@ -105,6 +108,15 @@ impl Runs {
             late: Vec::new(),
             told: HashSet::new(),
             looked: None,
+        }
+    }
+
+    /// There never are any, as without a cluster: runs are made, and no objects stand for them.
+    pub fn without_objects() -> Self {
+        let (_, news) = tokio::sync::mpsc::channel(1);
+        Self {
+            has_objects: false,
+            ..Self::new(news, Writes::new())
         }
     }
 
@@ -132,7 +144,7 @@ impl Runs {
 
     /// Whether Backups are known, or never will be.
     pub fn is_ready(&self, waited: Duration) -> bool {
-        self.is_listed || waited >= LISTED_WITHIN
+        self.is_listed || !self.has_objects || waited >= LISTED_WITHIN
     }
 
     /// Whether a run wants this volume.

@@ -35,6 +35,29 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether the volume is no policy's, nor kept out: rules of the settings may hold for it.
+    pub fn is_left_to_rules(&self) -> bool {
+        match self {
+            Self::Protected(_) => false,
+            Self::Unprotected { reason, .. } => match reason {
+                Reason::NoPolicyMatches
+                | Reason::NotAskedFor
+                | Reason::ExcludedByPolicy
+                | Reason::PolicyInvalid
+                | Reason::PolicyNotFound
+                | Reason::PolicyNotForNamespace => true,
+                Reason::ExcludedByAnnotation
+                | Reason::ExcludedByLabel
+                | Reason::UnsupportedVolume
+                | Reason::NamespaceDeleting
+                | Reason::PolicySuspended
+                | Reason::NotMounted => false,
+            },
+        }
+    }
+}
+
 /// Why a volume is not protected. The words are part of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {

@@ -40,6 +40,7 @@ pub fn policy(name: &str, change: impl FnOnce(&mut PolicySpec)) -> Policy {
         reference,
         created: Timestamp::from_second(1_700_000_000).unwrap(),
         spec,
+        misread: Vec::new(),
     }
 }
 
