@@ -20,6 +20,13 @@ pub const PROTOCOL: u32 = 1;
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// How long one unary call may take; a commit writes the whole delta's tree.
 const CALL_TIMEOUT: Duration = Duration::from_secs(600);
+/// Bytes of one stream of replies that nobody has read yet.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes of one connection that nobody has read yet.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Longest piece of a message that is taken: each costs a system call on either side, and a restore is made of
+/// them. The usual 16 KiB are made for browsers.
+const FRAME_BYTES: u32 = 256 << 10;
 
 /// The coordinator's services.
 #[derive(Clone, Debug)]
@@ -40,13 +47,10 @@ impl Client {
             what: "address of the coordinator",
             rule: format!("{url}: {error}"),
         };
-        let mut endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(wrong)?
+        let mut endpoint = windows(Endpoint::from_shared(url.to_owned()).map_err(wrong)?)
             .connect_timeout(Duration::from_secs(10))
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(20))
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(8 << 20)
             .tcp_nodelay(true);
         if let Some(tls) = tls {
             endpoint = endpoint.tls_config(tls).map_err(wrong)?;
@@ -113,6 +117,14 @@ impl Client {
             tracing::debug!(%status, "could not abort the session");
         }
     }
+}
+
+/// How much a coordinator may send ahead, and in what pieces.
+pub fn windows(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_BYTES)
 }
 
 fn timed<T>(message: T) -> tonic::Request<T> {

@@ -11,7 +11,7 @@ use crate::places::check_home;
 pub use crate::places::{default_socket, key_file, private_dir, read_passphrase, state_of};
 use crate::progress::Progress;
 use crate::reach::reach;
-use holdfast_agent::client::Client;
+use holdfast_agent::client::{Client, windows};
 use holdfast_coordinator::catalog::{Catalog, CatalogError, Mode};
 pub use holdfast_coordinator::declared::{Loaded, load as load_policies};
 use holdfast_coordinator::repo::claim::Waiting;
@@ -338,9 +338,7 @@ async fn in_process(coordinator: &Arc<Coordinator>) -> Outcome<Channel> {
             .add_routes(routes)
             .serve_with_incoming(transport::pipes(ReceiverStream::new(incoming))),
     );
-    let endpoint = Endpoint::from_static("http://in-process")
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(8 << 20);
+    let endpoint = windows(Endpoint::from_static("http://in-process"));
     Ok(
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let connections = connections.clone();

@@ -31,6 +31,11 @@ impl Dir {
         self.open_regular(name, OFlags::RDWR)
     }
 
+    /// The same for writing past the page cache; `EINVAL` where the filesystem has no such way.
+    pub fn open_direct(&self, name: &[u8]) -> Result<File> {
+        self.open_regular(name, OFlags::WRONLY | OFlags::DIRECT)
+    }
+
     fn open_regular(&self, name: &[u8], access: OFlags) -> Result<File> {
         // Looked at before its data is opened: opening a device can have effects, and reading one
         // no end. What comes in its place between the two calls is caught after.

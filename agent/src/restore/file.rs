@@ -9,6 +9,7 @@ use super::context::{Context, lock};
 use super::copy::{copy_range, errno_of, write_zeros};
 use super::dirs::TargetDir;
 use super::meta::{self, Have, How, Meta};
+use super::output::Output;
 use super::plan;
 use super::report::Action;
 use crate::beneath::{Dir, Errno, Result, write};
@@ -157,8 +158,8 @@ impl FileJob {
         let result = if self.single {
             self.write_whole(context, bytes)
         } else {
-            self.file(context).and_then(|file| {
-                let written = file.write_all_at(bytes, offset);
+            self.output(context).and_then(|output| {
+                let written = output.write(bytes, offset);
                 written.map_err(|error| errno_of(&error))
             })
         };
@@ -202,8 +203,8 @@ impl FileJob {
         let copied = writing.temporary.is_some() && !writing.in_place;
         drop(writing);
         if copied && start < end && !self.is_failed() {
-            let copy = self.file(context).and_then(|file| match &self.local {
-                Some(local) => copy_range(&local.file, &file, start, end),
+            let copy = self.output(context).and_then(|output| match &self.local {
+                Some(local) => copy_range(&local.file, output.file(), start, end),
                 None => Ok(()),
             });
             if let Err(errno) = copy {
@@ -221,10 +222,11 @@ impl FileJob {
             if !lock(&self.writing).in_place {
                 return Ok(()); // A new file has holes where nothing is written.
             }
-            let file = self.file(context)?;
+            let output = self.output(context)?;
+            let file = output.file();
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match rustix::fs::fallocate(&*file, flags, start, end - start) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(&file, start, end),
+            match rustix::fs::fallocate(file, flags, start, end - start) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, start, end),
                 done => done,
             }
         });
@@ -256,7 +258,7 @@ impl FileJob {
                         return Err(Errno::LOOP);
                     }
                     writing.in_place = true;
-                    context.files.keep(self.number, Arc::new(file));
+                    context.files.keep(self.number, Output::cached(file));
                     return Ok(());
                 }
                 // A file that may not be written can still be replaced.
@@ -264,8 +266,8 @@ impl FileJob {
                 Err(errno) => return Err(errno),
             }
         }
-        let file = self.make_temporary(context, &dir, &mut writing)?;
-        copy_range(&local.file, &file, 0, same_until)
+        let output = self.make_temporary(context, &dir, &mut writing)?;
+        copy_range(&local.file, output.file(), 0, same_until)
     }
 
     fn make_temporary(
@@ -273,21 +275,26 @@ impl FileJob {
         context: &Context,
         dir: &Dir,
         writing: &mut Writing,
-    ) -> Result<Arc<File>> {
+    ) -> Result<Arc<Output>> {
         let name = context.names.temporary();
-        let file = dir.create_file(&name, 0o600)?;
-        let ino = write::stat_fd(file.as_fd());
-        writing.temporary = Some((name, ino.map_or(0, |stat| stat.ino)));
-        let file = Arc::new(file);
-        context.files.keep(self.number, file.clone());
-        Ok(file)
+        let output = self.output_of(dir.create_file(&name, 0o600)?, dir, &name);
+        writing.temporary = Some((name, output.ino()));
+        Ok(context.files.keep(self.number, output))
+    }
+
+    fn output_of(&self, file: File, dir: &Dir, name: &[u8]) -> Output {
+        match self.local {
+            // Others have it in use, or its pages have just been read.
+            Some(_) => Output::cached(file),
+            None => Output::of_size(file, dir, name, self.meta.size),
+        }
     }
 
     /// The file being written, made or opened again where need be.
-    fn file(&self, context: &Context) -> Result<Arc<File>> {
+    fn output(&self, context: &Context) -> Result<Arc<Output>> {
         let mut writing = lock(&self.writing);
-        if let Some(file) = context.files.get(self.number) {
-            return Ok(file);
+        if let Some(output) = context.files.get(self.number) {
+            return Ok(output);
         }
         let dir = self.dir.dir_for_change(context)?;
         let (name, ino) = match &writing.temporary {
@@ -302,9 +309,8 @@ impl FileJob {
         if write::stat_fd(file.as_fd())?.ino != ino {
             return Err(Errno::LOOP);
         }
-        let file = Arc::new(file);
-        context.files.keep(self.number, file.clone());
-        Ok(file)
+        let output = self.output_of(file, &dir, name);
+        Ok(context.files.keep(self.number, output))
     }
 
     /// The whole content at once: made, filled, settled and named in as few calls as it takes.
@@ -445,12 +451,12 @@ impl FileJob {
                 return Ok(Action::Metadata);
             }
             let dir = self.dir.dir_for_change(context)?;
-            let file = self.make_temporary(context, &dir, &mut lock(&self.writing))?;
-            copy_range(&local.file, &file, 0, self.meta.size)?;
-            return self.complete_written(context, &file, false);
+            let output = self.make_temporary(context, &dir, &mut lock(&self.writing))?;
+            copy_range(&local.file, output.file(), 0, self.meta.size)?;
+            return self.complete_written(context, output.file(), false);
         }
-        let file = self.file(context)?;
-        self.complete_written(context, &file, in_place)
+        let output = self.output(context)?;
+        self.complete_written(context, output.file(), in_place)
     }
 
     fn complete_written(&self, context: &Context, file: &File, in_place: bool) -> Result<Action> {

@@ -29,6 +29,7 @@ mod local;
 mod marker;
 mod meta;
 mod open_files;
+mod output;
 mod plan;
 mod policy;
 mod pool;

@@ -97,6 +97,33 @@ async fn everything_comes_back_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_written_past_the_page_cache_keeps_its_bytes_and_its_holes() {
+    let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let large = fs::File::create(source.path().join("large")).unwrap();
+    for (seed, (at, length)) in [
+        (0, 3_000_777),
+        (20 << 20, 4096),
+        ((70 << 20) + 5, 2_500_000),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        large.write_all_at(&noise(seed as u64, length), at).unwrap();
+    }
+    large.set_len(80 << 20).unwrap();
+    run_well(
+        &Fake::of(source.path()),
+        target.path(),
+        RestoreOptions::default(),
+    )
+    .await;
+    oracle::assert_same(source.path(), target.path());
+    let restored = fs::metadata(target.path().join("large")).unwrap();
+    let blocks = std::os::unix::fs::MetadataExt::blocks(&restored);
+    assert!(blocks * 512 < 8 << 20, "a hole was filled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn special_things_need_special() {
     if !is_root() {
         return;

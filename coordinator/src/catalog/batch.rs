@@ -9,9 +9,9 @@ use std::str::Split;
 
 /// Most rows or ids of one statement.
 pub(super) const MAX_BATCH: usize = 500;
-const SIZES: [usize; 4] = [MAX_BATCH, 64, 8, 1];
+const SIZES: [usize; 7] = [MAX_BATCH, 256, 128, 64, 16, 4, 1];
 
-/// Ranges that cover `0..len`, each as long as one of four sizes.
+/// Ranges that cover `0..len`, each as long as one of a few sizes.
 pub(super) fn ranges(len: usize) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
     std::iter::from_fn(move || {
@@ -19,6 +19,13 @@ pub(super) fn ranges(len: usize) -> impl Iterator<Item = Range<usize>> {
         start += size;
         Some(start - size..start)
     })
+}
+
+/// The smallest of the sizes that so many fit: a list of them is filled up with repetitions, which a set does
+/// not mind, and is one statement.
+pub(super) fn filled_up(len: usize) -> usize {
+    let fitting = SIZES.into_iter().rev().find(|size| *size >= len);
+    fitting.unwrap_or(len)
 }
 
 /// The rows of `SELECT … IN (ids)`; `head` ends before the list, `tail` begins after it. At most
@@ -31,12 +38,7 @@ pub(super) async fn select_in<T: AsRef<[u8]>>(
     let Some(last) = ids.last() else {
         return Ok(Vec::new());
     };
-    // Filled up with a repetition: a set does not mind.
-    let size = SIZES
-        .into_iter()
-        .rev()
-        .find(|size| *size >= ids.len())
-        .unwrap_or(ids.len());
+    let size = filled_up(ids.len());
     let sql = format!("{head} IN {}{tail}", dialect::list(size));
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for index in 0..size {
@@ -107,11 +109,7 @@ pub(super) async fn select_in_numbers(
     let Some(last) = numbers.last() else {
         return Ok(Vec::new());
     };
-    let size = SIZES
-        .into_iter()
-        .rev()
-        .find(|size| *size >= numbers.len())
-        .unwrap_or(numbers.len());
+    let size = filled_up(numbers.len());
     let sql = format!("{head} IN {}{tail}", dialect::list(size));
     let mut query = sqlx::query(AssertSqlSafe(sql));
     for index in 0..size {

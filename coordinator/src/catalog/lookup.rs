@@ -350,13 +350,14 @@ async fn frames_of(
     ];
     let joined = dialect::joined(&columns);
     let mut out = HashMap::with_capacity(keys.len());
-    for range in batch::ranges(keys.len()) {
+    for keys in keys.chunks(MAX_BATCH) {
+        let size = batch::filled_up(keys.len());
         let sql = format!(
             "SELECT {joined} FROM frames WHERE (pack_no, frame_no) IN (VALUES {})",
-            dialect::rows(range.len(), 2)
+            dialect::rows(size, 2)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
-        for (pack_no, frame_no) in &keys[range] {
+        for (pack_no, frame_no) in (keys.iter().chain(keys.last().into_iter().cycle())).take(size) {
             query = query.bind(*pack_no).bind(*frame_no);
         }
         let rows = query.fetch_all(&mut *conn).await.doing("look up frames")?;

@@ -199,18 +199,20 @@ impl Changes<'_> {
         }
     }
 
-    /// Announces what the next changes need of the parent's tree: their own paths, their directories,
-    /// and the files whose content they take over.
+    /// Announces what the next changes need of the parent's tree: their own paths and the files whose content
+    /// they take over; then the directories of what is not there. (An entry that is there proves its own.)
     fn foresee(&mut self) {
         let changes = &self.batch.as_slice()[..self.batch.len().min(FORESEEN)];
         self.foreseen = changes.len();
-        let Some(root) = self.root else { return };
-        let mut keys = Vec::with_capacity(3 * changes.len());
+        let (Some(root), Some(parent)) = (self.root, &mut self.parent) else {
+            return;
+        };
+        let mut keys = Vec::with_capacity(2 * changes.len());
+        let mut paths = Vec::with_capacity(changes.len());
         for change in changes {
             let (WireChange::Put { path, .. } | WireChange::Remove(path)) = change else {
                 continue;
             };
-            keys.extend(path.parent().map(|parent| parent.to_key()));
             if let WireChange::Put {
                 content: WireContent::AsInParent(of),
                 ..
@@ -218,13 +220,18 @@ impl Changes<'_> {
             {
                 keys.push(of.to_key());
             }
-            keys.push(path.to_key());
+            let key = path.to_key();
+            keys.push(key.clone());
+            paths.push((path, key));
         }
-        keys.sort_unstable();
-        keys.dedup();
-        if keys.len() > 1 {
-            foresee(self.ids, self.nodes, root, &keys);
-        }
+        announce(self.ids, self.nodes, root, keys);
+        // What cannot be read is left to the lookup that needs it.
+        let unknown = paths
+            .into_iter()
+            .filter(|(_, key)| matches!(parent.get(key), Ok(None)));
+        let directories = unknown.filter_map(|(path, _)| path.parent());
+        let directories = directories.map(|directory| directory.to_key()).collect();
+        announce(self.ids, self.nodes, root, directories);
     }
 
     fn fill(&mut self, path: &RelPath, entry: &mut Entry, content: WireContent) -> Result<()> {
@@ -298,6 +305,15 @@ impl Changes<'_> {
             Kind::File => Ok(entry),
             _ => Err(missing()),
         }
+    }
+}
+
+/// Announces these keys, in any order. One alone is as well looked up.
+fn announce(ids: &Ids, nodes: &Nodes, root: &NodeId, mut keys: Vec<Vec<u8>>) {
+    keys.sort_unstable();
+    keys.dedup();
+    if keys.len() > 1 {
+        foresee(ids, nodes, root, &keys);
     }
 }
 

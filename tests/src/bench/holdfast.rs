@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// The volume of those that serve only one.
 pub const VOLUME: &str = "bench";
 
+/// Every file is probed once before a journal is trusted, in the background: millions take their time.
+const TRUSTED_WITHIN: Duration = Duration::from_secs(30 * 60);
+
 /// A repository with its two processes; stopped when dropped.
 pub struct Holdfast {
     home: PathBuf,
@@ -55,7 +58,7 @@ impl Holdfast {
 
     /// Waits until the journals of all volumes are trusted.
     pub fn wait_until_trusted(&self) -> io::Result<()> {
-        self.wait_until_said("\"journal\": \"trusted\"", Duration::from_secs(300))
+        self.wait_until_said("\"journal\": \"trusted\"", TRUSTED_WITHIN)
     }
 
     /// One backup of `source` with the coordinator under strace: syncs called, objects in the store.
