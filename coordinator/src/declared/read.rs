@@ -257,6 +257,6 @@ fn is_name(text: &str) -> bool {
     let at_the_ends = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     text.len() <= 253
         && text.bytes().all(known)
-        && text.as_bytes().first().is_some_and(|b| at_the_ends(b))
-        && text.as_bytes().last().is_some_and(|b| at_the_ends(b))
+        && text.as_bytes().first().is_some_and(at_the_ends)
+        && text.as_bytes().last().is_some_and(at_the_ends)
 }
