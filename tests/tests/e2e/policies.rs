@@ -29,10 +29,10 @@ spec:
   files: {exclude: ['*.tmp']}
 ";
 
-/// A file as somebody wrote it two years ago.
+/// A file as somebody wrote it years ago.
 fn write_long_ago(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
-    let then = SystemTime::now() - Duration::from_secs(2 * 366 * 24 * 3600);
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     File::options()
         .write(true)
         .open(path)
