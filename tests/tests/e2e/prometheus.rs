@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const CLUSTER_POLICIES: &str = "holdfast.dev/v1alpha1/clusterbackuppolicies";
 /// Panels that this cluster has nothing for.
@@ -83,7 +84,10 @@ fn prometheus_sees_what_happens_and_the_past_outlives_a_restart() {
     cluster
         .api
         .put("v1/namespaces", json!({"metadata": {"name": "shop"}}));
-    let spec = json!({"schedule": {"cron": "0 3 * * *"}});
+    // Once a day, at the hour that is furthest away: what was missed is caught up, no other run falls due.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let hour = (now.as_secs() / 3600 + 12) % 24;
+    let spec = json!({"schedule": {"cron": format!("30 {hour} * * *")}});
     let mut policy = crate::cluster::policy("nightly", spec);
     policy["metadata"]["namespace"] = Value::Null;
     policy["kind"] = json!("ClusterBackupPolicy");
@@ -149,24 +153,23 @@ fn prometheus_sees_what_happens_and_the_past_outlives_a_restart() {
     });
 
     // Every query of the dashboard is understood, and has something to show.
-    for (panel, query) in queries() {
-        let found = prometheus.query(&query);
-        assert!(
-            !found.is_empty() || EMPTY.contains(&&panel[..]),
-            "{panel} shows nothing: {query}"
-        );
-    }
+    let mut nothing = queries();
+    assert!(nothing.len() > 20);
+    nothing.retain(|(panel, query)| {
+        prometheus.query(query).is_empty() && !EMPTY.contains(&&panel[..])
+    });
+    assert!(nothing.is_empty(), "these show nothing: {nothing:#?}");
 
     // What is scraped has its row in the document, by name and type.
     let (coordinator, agent) = scraped(&mut cluster);
     let document = fs::read_to_string(tree("deploy/METRICS.md")).unwrap();
-    for line in coordinator.lines().chain(agent.lines()) {
-        if let Some(family) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = family.split_once(' ').unwrap();
-            let row = format!("| `{name}` | {kind} |");
-            assert!(document.contains(&row), "{row} is missing");
-        }
-    }
+    let lines = coordinator.lines().chain(agent.lines());
+    let rows = lines.filter_map(|line| {
+        let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+        Some(format!("| `{name}` | {kind} |"))
+    });
+    let missing: Vec<String> = rows.filter(|row| !document.contains(row)).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
 
     // A restart of both changes nothing of what is told of the past; what fails goes on being counted from there.
     let failed = format!("holdfast_consecutive_failures{orders}");
