@@ -14,6 +14,7 @@ PLAIN = ROOT / "deploy/alerts/holdfast.yaml"
 MONITORING = ("--api-versions", "monitoring.coreos.com/v1")
 VOLUME = '{namespace="shop",persistentvolumeclaim="db"}'
 AGENT = '{instance="a",node="n"}'
+RESTORES = 'holdfast_restores_total{result="Failed"}'
 
 # Alert: cases of (what, series, minute, how many fire). Values are a minute apart, those of days half an hour; `_` is a
 # scrape that found nothing.
@@ -72,9 +73,11 @@ CASES = {
         ("none", {'holdfast_policies{kind="BackupPolicy",phase="Invalid"}': "0x30"}, 20, 0),
     ],
     "HoldfastRestoreFailed": [
-        ("one", {"holdfast_restore_failure_total": "0 0 1x20"}, 10, 1),
-        ("the first after a restart", {"holdfast_restore_failure_total": "4x5 0 0 1x20"}, 10, 1),
-        ("none, but a restart", {"holdfast_restore_failure_total": "4x5 0x90"}, 70, 0),
+        ("one", {"holdfast_restore_failure_total": "0 0 1x20", RESTORES: "0x30"}, 10, 1),
+        ("a Restore that never came to a job", {"holdfast_restore_failure_total": "0x30", RESTORES: "0 0 1x20"}, 10, 1),
+        ("one was stopped", {"holdfast_restore_failure_total": "0x30", 'holdfast_restores_total{result="Cancelled"}': "0 0 1x20"}, 10, 0),
+        ("the first after a restart", {"holdfast_restore_failure_total": "4x5 0 0 1x20", RESTORES: "4x5 0x30"}, 10, 1),
+        ("none, but a restart", {"holdfast_restore_failure_total": "4x5 0x90", RESTORES: "4x5 0x90"}, 70, 0),
     ],
     "HoldfastAgentMissing": [
         ("missing", {'holdfast_node_agent_connected{node="n1"}': "1 0x30", 'holdfast_node_agent_connected{node="n2"}': "1x30"}, 20, 1),

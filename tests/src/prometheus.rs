@@ -59,6 +59,10 @@ impl Prometheus {
                 || !Path::new(&format!("/proc/{}", process.id())).exists()
         });
         let port = *listening(process.id()).first().expect("it listens");
+        // It answers nothing else before.
+        until("prometheus is ready", || {
+            http_get(port, "/-/ready").contains("Ready")
+        });
         Self {
             process,
             targets,

@@ -2,7 +2,7 @@
 //! directories whose pods come and go, and what a process holds of the kernel.
 
 use crate::kube::Api;
-use crate::processes::until;
+use crate::processes::PATIENCE;
 use holdfast_agent::client::{Client, PROTOCOL};
 use holdfast_proto::v1 as proto;
 use proto::agent_message::Body;
@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -115,7 +116,7 @@ impl FakeAgents {
             runtime.spawn(async move {
                 loop {
                     let _ = serve(&url, &node, &planned, &orders).await;
-                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                    tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             });
         }
@@ -342,10 +343,22 @@ impl Held {
     }
 }
 
-/// Waits until every node was told its plan.
+/// Waits until every node was told its plan, and all plans together have so many volumes to read.
+///
+/// # Panics
+/// Where it does not become so.
 pub fn until_planned(agents: &FakeAgents, nodes: usize, volumes: usize) {
-    until("every node has its plan", || {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         let planned = agents.planned();
-        planned.len() == nodes && planned.values().sum::<usize>() == volumes
-    });
+        let (told, sum) = (planned.len(), planned.values().sum::<usize>());
+        if (told, sum) == (nodes, volumes) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{told} of {nodes} nodes have plans, with {sum} of {volumes} volumes"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

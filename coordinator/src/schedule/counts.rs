@@ -11,6 +11,15 @@ use std::collections::HashSet;
 /// Volumes with labels of their own; all others share `other`.
 pub const LABELLED_VOLUMES: usize = 2000;
 const VOLUME: [&str; 2] = ["namespace", "persistentvolumeclaim"];
+const RESTORES: &str = "holdfast_restores_total";
+/// How Restore objects end.
+const RESULTS: [&str; 5] = [
+    "Completed",
+    "PartiallyFailed",
+    "Failed",
+    "RolledBack",
+    "Cancelled",
+];
 
 /// What has become of jobs.
 pub struct JobCounts {
@@ -38,6 +47,7 @@ struct Restores {
     failure: IntCounter,
     cancelled: IntCounter,
     seconds: Histogram,
+    objects: IntCounterVec,
 }
 
 impl Default for JobCounts {
@@ -100,6 +110,16 @@ impl Default for JobCounts {
                     "holdfast_restore_duration_seconds",
                     "From the order to the end of restores that did not fail.",
                 ),
+                objects: results(sound(
+                    RESTORES,
+                    IntCounterVec::new(
+                        Opts::new(
+                            RESTORES,
+                            "Restore objects that ended, by the phase that they ended in.",
+                        ),
+                        &["result"],
+                    ),
+                )),
             },
             read: count(
                 "holdfast_bytes_read_total",
@@ -139,6 +159,14 @@ impl JobCounts {
         }
         metrics.adopt(&backups.seconds);
         metrics.adopt(&restores.seconds);
+        metrics.adopt(&restores.objects);
+    }
+
+    /// A Restore object has ended, in this phase.
+    pub fn restore_ended(&self, phase: &str) {
+        if RESULTS.contains(&phase) {
+            self.restores.objects.with_label_values(&[phase]).inc();
+        }
     }
 
     /// A job was asked for.
@@ -235,6 +263,14 @@ impl Backups {
     }
 }
 
+/// Each is there from 0, so that the first failure is seen as one.
+fn results(family: IntCounterVec) -> IntCounterVec {
+    for result in RESULTS {
+        family.with_label_values(&[result]).inc_by(0);
+    }
+    family
+}
+
 /// The labels of a volume of which nobody says more than its name: of a claim it is made of both.
 fn of_name(name: &str) -> [&str; 2] {
     match name.split_once('/') {
@@ -309,6 +345,9 @@ mod tests {
         restore.last.as_mut().unwrap().problems = vec![Problem::default()];
         counts.ended(&restore, None);
         counts.ended(&job("restore", "", JobState::Failed, 0), None);
+        for phase in ["Failed", "RolledBack", "Failed", "Restoring"] {
+            counts.restore_ended(phase);
+        }
         let text = text(&counts);
         let volume = "{namespace=\"shop\",persistentvolumeclaim=\"db\"}";
         for line in [
@@ -323,6 +362,9 @@ mod tests {
             "holdfast_restore_success_total 1".to_owned(),
             "holdfast_restore_partial_failure_total 1".to_owned(),
             "holdfast_restore_failure_total 1".to_owned(),
+            "holdfast_restores_total{result=\"Failed\"} 2".to_owned(),
+            "holdfast_restores_total{result=\"RolledBack\"} 1".to_owned(),
+            "holdfast_restores_total{result=\"Completed\"} 0".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -286,6 +286,11 @@ impl Restores {
         let value = |status: &RestoreStatus| serde_json::to_value(status).unwrap_or(Value::Null);
         let (before, after) = (value(&entry.status), value(&status));
         entry.object = self.hands.say(&entry.object, &before, &after).await?;
+        let phase = status.phase.unwrap_or_default();
+        if phase.is_final() && phase != entry.phase() {
+            let counts = coordinator.hub().counts();
+            counts.restore_ended(&format!("{phase:?}"));
+        }
         entry.status = status;
         entry.told = Some(now);
         Ok(())
