@@ -6,10 +6,12 @@
 
 mod entries;
 mod learn;
+mod mounting;
 
 pub use entries::{entry, protected_by};
+pub use mounting::Mounting;
 
-use self::entries::end_of;
+use self::entries::{end_of, rule};
 use super::events::Reason;
 use super::picture::{Picture, PolicyFacts, Volume};
 use super::point::moment;
@@ -23,7 +25,7 @@ use crate::kube::api::{FilesSpec, PolicyReference};
 use crate::policy::due::{Due, History, Rhythm, Schedule};
 use crate::policy::orders;
 use crate::policy::queue::{End, Finished, Limits, Queue, Run};
-use crate::schedule::{ContinuousRule, Rules, VolumePattern, What};
+use crate::schedule::{Rules, What};
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::{JobInfo, JobState};
 use jiff::{SignedDuration, Timestamp};
@@ -57,6 +59,8 @@ struct Guard {
     told: ToldFailures,
     /// Since when nodes are without their agents.
     away: learn::Away,
+    /// `None`: not in a cluster.
+    mounting: Option<Mounting>,
 }
 
 /// Begins, once there is a picture; until the coordinator stops.
@@ -65,6 +69,7 @@ pub fn start(
     mut pictures: watch::Receiver<Option<Arc<Picture>>>,
     (wanted, told): (watch::Sender<Arc<Wanted>>, watch::Receiver<ToldFailures>),
     runs: Runs,
+    mounting: Option<Mounting>,
 ) {
     let (clock, stopping) = (coordinator.clock().clone(), coordinator.stopping());
     let rules = coordinator.protect_continuously();
@@ -81,6 +86,7 @@ pub fn start(
             runs,
             told: None,
             away: learn::Away::default(),
+            mounting,
         };
         let began = clock.elapsed();
         loop {
@@ -175,6 +181,11 @@ impl Guard {
                 continue;
             };
             match &policy.rhythm {
+                // It is due when the restore is over.
+                _ if self
+                    .mounting
+                    .as_ref()
+                    .is_some_and(|it| it.is_restored(name)) => {}
                 // One that runs, whoever asked for it, makes the snapshot that is due.
                 Some(Rhythm::Schedule(_)) if busy.contains(name) => {}
                 Some(Rhythm::Schedule(schedule)) => {
@@ -184,14 +195,17 @@ impl Guard {
                     }
                 }
                 Some(Rhythm::Exposure(bound, windows)) if windows.is_open(now) => {
-                    // The name is matched by the map; the pattern is never asked.
-                    let rule = ContinuousRule {
-                        max_bytes: bound.max_bytes,
-                        quiet: bound.quiet,
-                        min_interval: bound.min_interval,
-                        ..ContinuousRule::new(VolumePattern::any(), bound.max_age)
-                    };
-                    rules.insert(name.clone(), Some(rule));
+                    if !volume.is_to_be_mounted() {
+                        // What waited for a pod of ours is the bound's again.
+                        if !self.runs.wants(name) {
+                            self.queue.cancel(name);
+                        }
+                        rules.insert(name.clone(), Some(rule(bound)));
+                    } else if !busy.contains(name) {
+                        let known = self.known.entry(name.clone()).or_default();
+                        let due = mounting::aged(volume, known, (policy, reference), bound, now);
+                        due.map(|entry| self.queue.offer(entry));
+                    }
                 }
                 Some(Rhythm::Exposure(..)) | None => {}
             }
@@ -241,8 +255,21 @@ impl Guard {
                 tell(coordinator, picture, volume, Reason::DeadlineExceeded, note);
             }
         }
-        self.queue
-            .relocate(|name| picture.volume(name)?.node.clone());
+        let mounting = self.mounting.as_mut();
+        let failed = mounting.map(|it| it.round(coordinator, picture, &self.queue, now));
+        for (volume, why) in failed.unwrap_or_default() {
+            let finished = self.queue.fail(&volume, now);
+            let why = (&why.reason[..], &why.message[..]);
+            self.refused(coordinator, picture, &volume, why, finished);
+        }
+        let mounting = self.mounting.as_ref();
+        self.queue.relocate(|name| {
+            let volume = picture.volume(name)?;
+            match mounting {
+                Some(mounting) => mounting.node_of(coordinator, volume),
+                None => volume.node.clone(),
+            }
+        });
         self.start(coordinator, picture, now);
         let look = Look {
             coordinator,
@@ -435,14 +462,25 @@ impl Guard {
         for (volume, error) in broken {
             tracing::warn!(volume, %error, "backup could not be started");
             let finished = self.queue.finish(&volume, End::Failed, now);
-            let is_retried = matches!(finished, Finished::Retry { .. });
-            let reason = error.reason().as_str();
-            self.runs
-                .refused(&volume, reason, &error.to_string(), is_retried);
-            self.failed(&volume, now, reason, &error.to_string());
-            let note = format!("{reason}: {error}");
-            tell(coordinator, picture, &volume, Reason::BackupFailed, note);
+            let why = (error.reason().as_str(), &error.to_string()[..]);
+            self.refused(coordinator, picture, &volume, why, finished);
         }
+    }
+
+    /// A run was not started.
+    fn refused(
+        &mut self,
+        coordinator: &Coordinator,
+        picture: &Picture,
+        volume: &str,
+        (reason, detail): (&str, &str),
+        finished: Finished,
+    ) {
+        let is_retried = matches!(finished, Finished::Retry { .. });
+        self.runs.refused(volume, reason, detail, is_retried);
+        self.failed(volume, now(coordinator), reason, detail);
+        let note = format!("{reason}: {detail}");
+        tell(coordinator, picture, volume, Reason::BackupFailed, note);
     }
 }
 

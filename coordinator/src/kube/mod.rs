@@ -28,6 +28,7 @@ use crate::Coordinator;
 use crate::error::{Error, Result};
 use crate::settings::{KubernetesMode, KubernetesSettings};
 pub use events::Events;
+use guard::Mounting;
 pub use hooks::Brackets;
 pub use picture::Picture;
 pub use pods::Helpers;
@@ -93,7 +94,8 @@ pub fn start(coordinator: &Arc<Coordinator>, client: Client, helpers: Option<Hel
     let updates = watch::start(&client, &coordinator.stopping());
     let world = Shared::default();
     let helpers = helpers.map(Arc::new);
-    let _restoring = restores::start(coordinator, client.clone(), world.clone(), helpers);
+    let restoring = restores::start(coordinator, client.clone(), world.clone(), helpers.clone());
+    let mounting = Mounting::new(client.clone(), world.clone(), helpers, restoring);
     let pictures = feed::start(coordinator, updates, world);
     coordinator.set_pictures(pictures.clone());
     coordinator.set_brackets(hooks::start(coordinator, client.clone(), pictures.clone()));
@@ -107,7 +109,7 @@ pub fn start(coordinator: &Arc<Coordinator>, client: Client, helpers: Option<Hel
     let runs = Runs::new(backups, writes);
     let statuses = statuses::start(client, coordinator.stopping());
     coordinator.set_told(statuses.0.subscribe());
-    guard::start(coordinator, pictures, statuses, runs);
+    guard::start(coordinator, pictures, statuses, runs, Some(mounting));
 }
 
 /// Protects volumes as the policies of pictures say that come from elsewhere: there is nobody to be told, and no
@@ -116,5 +118,5 @@ pub fn protect(coordinator: &Arc<Coordinator>, pictures: Receiver<Option<Arc<Pic
     // Nothing was told before.
     let told = Sender::new(Some(Arc::default())).subscribe();
     let told = (Sender::default(), told);
-    guard::start(coordinator, pictures, told, Runs::without_objects());
+    guard::start(coordinator, pictures, told, Runs::without_objects(), None);
 }

@@ -10,6 +10,7 @@ use crate::policy::error::Errors;
 use crate::policy::hooks::{self, Hook};
 use crate::policy::orders::order;
 use crate::policy::select::Explanation;
+use crate::policy::subject::State;
 use crate::policy::validate::Scope;
 use crate::policy::values::duration;
 use crate::policy::{Decision, FieldError, Outcome, Policies, Subject};
@@ -37,6 +38,15 @@ pub struct Volume {
     pub decision: Decision,
     /// The node that reads it; `None`: none does now.
     pub node: Option<String>,
+}
+
+impl Volume {
+    /// Whether no pod uses it, and its policy has one made for its runs.
+    pub fn is_to_be_mounted(&self) -> bool {
+        self.subject.state == State::NotMounted
+            && self.subject.claim.is_some()
+            && matches!(self.decision.outcome, Outcome::Protected(_))
+    }
 }
 
 /// A policy, read.

@@ -67,6 +67,8 @@ struct Use {
     pod: String,
     directory: String,
     node: String,
+    /// A pod of ours: it is nobody's whose the volume could be called.
+    is_helper: bool,
 }
 
 impl Use {
@@ -75,6 +77,7 @@ impl Use {
             pod: pod.name.clone(),
             directory: pod.directory.clone(),
             node: node.to_owned(),
+            is_helper: pod.helper.is_some(),
         }
     }
 }
@@ -166,7 +169,8 @@ impl Claimed {
     /// As the node has it that these pods run on.
     fn planned(&self, here: &[&Use]) -> PlannedVolume {
         let (reason, detail) = self.refused.clone().unwrap_or_default();
-        let pod = here.first().map(|used| used.pod.clone());
+        let pod = here.iter().find(|used| !used.is_helper);
+        let pod = pod.map(|used| used.pod.clone());
         PlannedVolume {
             facts: Some(VolumeFacts {
                 pod: pod.unwrap_or_default(),

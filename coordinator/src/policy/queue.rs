@@ -135,14 +135,26 @@ impl Queue {
             return Finished::Unknown;
         };
         self.busy.leave(&run.entry);
-        if end != End::Failed {
-            return Finished::Ended { merged: run.merged };
+        match end {
+            End::Failed => self.again(run.entry, run.merged, now),
+            End::Done | End::Cancelled => Finished::Ended { merged: run.merged },
         }
-        let failures = run.entry.attempt.saturating_add(1);
+    }
+
+    /// Notes that a run that waits cannot be started: it has failed.
+    pub fn fail(&mut self, volume: &str, now: Timestamp) -> Finished {
+        match self.waiting.remove(volume) {
+            Some(waiting) => self.again(waiting.entry, waiting.merged, now),
+            None => Finished::Unknown,
+        }
+    }
+
+    fn again(&mut self, entry: Entry, merged: u32, now: Timestamp) -> Finished {
+        let failures = entry.attempt.saturating_add(1);
         if failures >= self.limits.attempts {
             return Finished::GivenUp {
                 attempts: failures,
-                merged: run.merged,
+                merged,
             };
         }
         let at = now
@@ -153,12 +165,12 @@ impl Queue {
                 attempt: failures,
                 // It has been started in time.
                 start_by: None,
-                ..run.entry
+                ..entry
             },
             from: at,
-            merged: run.merged,
+            merged,
         };
-        self.waiting.insert(volume.to_owned(), waiting);
+        self.waiting.insert(waiting.entry.volume.clone(), waiting);
         Finished::Retry {
             at,
             attempt: failures,

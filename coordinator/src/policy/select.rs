@@ -7,7 +7,7 @@ pub use decision::{
     Decision, Explanation, MAX_OVERRULED, Outcome, Overruled, Reason, Trace, Verdict, Why,
 };
 
-use crate::kube::api::{PolicyKind, PolicyReference};
+use crate::kube::api::{PolicyKind, PolicyReference, PolicySpec, UnmountedClaims};
 use crate::policy::compile::{Conditions, Policy, Unmet};
 use crate::policy::error::{Errors, FieldError, joined};
 use crate::policy::subject::{Namespace, State, Subject};
@@ -313,9 +313,8 @@ impl Policies {
         let mut decision = if spec.suspend {
             let message = format!("{policy} is suspended");
             Decision::without(Reason::PolicySuspended, message).of(policy)
-        } else if subject.state == State::NotMounted {
-            let message = "no running pod uses it".to_owned();
-            Decision::without(Reason::NotMounted, message).of(policy)
+        } else if let Some((reason, message)) = unmounted(spec, policy, subject) {
+            Decision::without(reason, message).of(policy)
         } else {
             Decision::with(policy)
         };
@@ -424,6 +423,40 @@ impl Entry {
             None => Verdict::Matches,
         }
     }
+}
+
+/// Why a volume that no pod uses is not backed up; `None`: one does, or a pod is made that mounts it.
+fn unmounted(
+    spec: &PolicySpec,
+    policy: &PolicyReference,
+    subject: &Subject,
+) -> Option<(Reason, String)> {
+    if subject.state != State::NotMounted {
+        return None;
+    }
+    let claim = match (spec.unmounted_claims, &subject.claim) {
+        (UnmountedClaims::Mount, Some(claim)) => claim,
+        _ => {
+            let message = format!(
+                "no running pod uses it, and {policy} says unmountedClaims: Skip; with Mount it is mounted for its \
+                 backups"
+            );
+            return Some((Reason::NotMounted, message));
+        }
+    };
+    if claim.volume_name.is_none() {
+        let message = "no pod uses it and it has no volume yet, so there is nothing to back up";
+        return Some((Reason::ClaimNotBound, message.to_owned()));
+    }
+    let is_for_one = claim
+        .access_modes
+        .iter()
+        .any(|mode| mode == "ReadWriteOncePod");
+    is_for_one.then(|| {
+        let message = "no running pod uses it, and while one of Holdfast's did, no other could (ReadWriteOncePod); \
+                       it is backed up while a pod of yours uses it";
+        (Reason::ReadWriteOncePod, message.to_owned())
+    })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! restore pod. What is restored is compared by tools that do not know our code.
 
 mod kubelet;
+mod mounts;
 
 use holdfast_tests::cli::Home;
 use holdfast_tests::fixture;

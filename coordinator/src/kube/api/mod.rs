@@ -33,7 +33,8 @@ pub use kinds::{BackupPolicySpec, ClusterBackupPolicySpec};
 #[cfg(test)]
 pub use policy::LimitsSpec;
 pub use policy::{
-    BusyFiles, Day, DetectionMode, ExposureSpec, FilesSpec, PolicySpec, ScheduleSpec, WindowSpec,
+    BusyFiles, Day, DetectionMode, ExposureSpec, FilesSpec, PolicySpec, ScheduleSpec,
+    UnmountedClaims, WindowSpec,
 };
 pub use protection::{
     ClaimReference, LastBackup, Problem, ProtectionPhase, RestorePoint, VolumeProtection,

@@ -44,6 +44,11 @@ pub struct PolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "duration")]
     pub starting_deadline: Option<String>,
+    /// Claims that no pod uses. `Skip`: they are not backed up. `Mount`: when one is due, a pod that does nothing
+    /// mounts it, read-only and in the claim's namespace, and goes when the run has ended. Claims without a volume
+    /// and those of mode ReadWriteOncePod are never mounted.
+    #[serde(default)]
+    pub unmounted_claims: UnmountedClaims,
     /// Which files of a volume are backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FilesSpec>,
@@ -155,6 +160,16 @@ pub enum Day {
     Fri,
     Sat,
     Sun,
+}
+
+/// What becomes of claims that no pod uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UnmountedClaims {
+    /// They are not backed up.
+    #[default]
+    Skip,
+    /// A pod of ours mounts them for their runs.
+    Mount,
 }
 
 /// Globs with the syntax of gitignore, relative to the volume's root.

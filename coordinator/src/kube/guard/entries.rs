@@ -4,7 +4,9 @@ use crate::kube::api::PolicyReference;
 use crate::kube::picture::{Picture, PolicyFacts, Volume};
 use crate::kube::runs::Ended;
 use crate::policy::Outcome;
+use crate::policy::due::Bound;
 use crate::policy::queue::Entry;
+use crate::schedule::{ContinuousRule, VolumePattern};
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::JobInfo;
 use jiff::Timestamp;
@@ -30,6 +32,17 @@ pub fn entry(
             .and_then(|limits| limits.max_concurrent_per_node)
             .and_then(|most| usize::try_from(most).ok()),
         attempt: 0,
+    }
+}
+
+/// What `schedule::continuous` goes by for a volume under this bound.
+pub fn rule(bound: &Bound) -> ContinuousRule {
+    ContinuousRule {
+        max_bytes: bound.max_bytes,
+        quiet: bound.quiet,
+        min_interval: bound.min_interval,
+        // The name is matched by the map; the pattern is never asked.
+        ..ContinuousRule::new(VolumePattern::any(), bound.max_age)
     }
 }
 

@@ -27,6 +27,9 @@ pub const HELPER: &str = "holdfast.dev/helper";
 /// And whom it helps: the [`token`] of that object.
 pub const HELPER_OF: &str = "holdfast.dev/helper-of";
 
+/// How the value of that label begins where a mount pod is there for a backup, not for a restore.
+pub const FOR_BACKUP: &str = "backup-";
+
 /// What a helper is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {

@@ -12,7 +12,7 @@ use crate::kube::api::{
 };
 use crate::kube::facts::{PodFacts, VolumeFacts};
 use crate::kube::plan::claim_name;
-use crate::kube::pods::{HELPER_OF, Helpers, Role, place, restore_node, token};
+use crate::kube::pods::{FOR_BACKUP, HELPER_OF, Helpers, Role, place, restore_node, token};
 use crate::kube::world::World;
 use holdfast_format::id::JobId;
 use holdfast_format::path::escape;
@@ -232,8 +232,10 @@ impl Restores {
 }
 
 /// Whether a pod is this restore's own.
+/// Whether a pod is the restore's own, or one for a backup, which goes by itself now.
 fn is_for(pod: &PodFacts, of: &str) -> bool {
-    pod.helper.is_some() && pod.labels.get(HELPER_OF).is_some_and(|label| label == of)
+    let is_ours = |label: &String| label == of || label.starts_with(FOR_BACKUP);
+    pod.helper.is_some() && pod.labels.get(HELPER_OF).is_some_and(is_ours)
 }
 
 fn user(helpers: Option<&Helpers>, pod: &PodFacts, volume: Option<&VolumeFacts>) -> User {

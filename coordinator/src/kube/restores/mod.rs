@@ -5,10 +5,10 @@
 
 mod act;
 mod choose;
-mod hands;
+pub mod hands;
 mod look;
 mod next;
-mod scene;
+pub mod scene;
 mod watch;
 
 use super::events::{self, Events, Reason};

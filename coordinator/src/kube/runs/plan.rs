@@ -251,11 +251,12 @@ pub fn unreadable(volume: &Volume) -> Option<(String, String)> {
     let subject = &volume.subject;
     match &subject.state {
         State::Unsupported { reason, detail } => Some((reason.clone(), detail.clone())),
-        State::NotMounted if volume.node.is_none() => {
+        State::NotMounted if volume.node.is_none() && !volume.is_to_be_mounted() => {
             let what = match subject.kind {
                 Some(VolumeKind::EmptyDir) => "its pod does not run",
                 _ => {
-                    "no running pod uses the claim, so no node has its files; start one, then back up again"
+                    "no running pod uses the claim, so no node has its files; start one, then back up again \
+                     (a policy with unmountedClaims: Mount needs none)"
                 }
             };
             Some((Reason::NotMounted.as_str().to_owned(), what.to_owned()))

@@ -318,7 +318,7 @@ impl Runs {
                     target.end(ResultPhase::Failed, &reason, &detail);
                     continue;
                 }
-                let Some(node) = &volume.node else {
+                if volume.node.is_none() && !volume.is_to_be_mounted() {
                     let since = *target.adrift.get_or_insert(look.now);
                     let detail = "its pods are on no node yet";
                     match look.now.duration_since(since) > ADRIFT {
@@ -326,18 +326,26 @@ impl Runs {
                         false => target.wait("NoNode", detail),
                     }
                     continue;
-                };
+                }
                 target.adrift = None;
-                let is_told = target.result.reason.as_deref();
-                let is_told = is_told
-                    .is_none_or(|told| ["Queued", "NodeUnreachable", "NoNode"].contains(&told));
-                if !agents.contains(node) {
-                    let detail = format!(
-                        "the agent of node {node} is not connected; it is backed up when that is back"
-                    );
-                    target.wait("NodeUnreachable", &detail);
-                } else if is_told {
-                    target.wait("Queued", "it waits for its turn");
+                let is_told = target.result.reason.as_deref().is_none_or(|told| {
+                    ["Queued", "NodeUnreachable", "NoNode", "NotMounted"].contains(&told)
+                });
+                match &volume.node {
+                    Some(node) if !agents.contains(node) => {
+                        let detail = format!(
+                            "the agent of node {node} is not connected; it is backed up when that is back"
+                        );
+                        target.wait("NodeUnreachable", &detail);
+                    }
+                    Some(_) if is_told => target.wait("Queued", "it waits for its turn"),
+                    None if is_told => {
+                        target.wait(
+                            "NotMounted",
+                            "it waits for a pod of Holdfast's that mounts it",
+                        );
+                    }
+                    _ => {}
                 }
                 if !target.is_offered || !look.queue.is_waiting(name) {
                     let (policy, reference) = protecting(look.picture, volume);

@@ -52,7 +52,9 @@ impl Outcome {
                 | Reason::UnsupportedVolume
                 | Reason::NamespaceDeleting
                 | Reason::PolicySuspended
-                | Reason::NotMounted => false,
+                | Reason::NotMounted
+                | Reason::ClaimNotBound
+                | Reason::ReadWriteOncePod => false,
             },
         }
     }
@@ -85,6 +87,10 @@ pub enum Reason {
     PolicyNotForNamespace,
     /// No pod uses it, and its policy has none made.
     NotMounted,
+    /// No pod uses it, and there is no volume to mount.
+    ClaimNotBound,
+    /// No pod uses it, and one of ours would keep those away that want to.
+    ReadWriteOncePod,
 }
 
 impl Reason {
@@ -103,6 +109,8 @@ impl Reason {
             Self::PolicyNotFound => "PolicyNotFound",
             Self::PolicyNotForNamespace => "PolicyNotForNamespace",
             Self::NotMounted => "NotMounted",
+            Self::ClaimNotBound => "ClaimNotBound",
+            Self::ReadWriteOncePod => "ReadWriteOncePod",
         }
     }
 }

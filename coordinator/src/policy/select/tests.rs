@@ -5,7 +5,7 @@ mod cluster;
 use super::*;
 use crate::kube::api::{
     AccessMode, AnnotationMatch, LabelSelector, Names, PolicySpec, ScheduleSpec, Selection,
-    SelectionMode, VolumeKind,
+    SelectionMode, UnmountedClaims, VolumeKind,
 };
 use crate::policy::subject::{Claim, PodUse};
 use jiff::Timestamp;
@@ -422,6 +422,22 @@ fn reasons_why_not() {
     let mut idle = orders();
     idle.state = State::NotMounted;
     assert_eq!(outcome(&all, &idle), "NotMounted");
+    let mounting = Policies::new([policy("all", |spec| {
+        spec.unmounted_claims = UnmountedClaims::Mount;
+    })]);
+    let mut claim = idle.claim.take().unwrap();
+    claim.volume_name = Some("pv".to_owned());
+    claim.access_modes = vec!["ReadWriteOnce".to_owned()];
+    let with = |claim: &Claim| Subject {
+        claim: Some(claim.clone()),
+        ..idle.clone()
+    };
+    assert_eq!(outcome(&mounting, &with(&claim)), "all");
+    claim.access_modes = vec!["ReadWriteOncePod".to_owned()];
+    assert_eq!(outcome(&mounting, &with(&claim)), "ReadWriteOncePod");
+    claim.volume_name = None;
+    assert_eq!(outcome(&mounting, &with(&claim)), "ClaimNotBound");
+    assert_eq!(outcome(&all, &with(&claim)), "NotMounted");
     // A suspended policy keeps its volumes: nobody wants another one to begin meanwhile.
     let suspended = Policies::new([
         policy("shop/own", |spec| spec.suspend = true),

@@ -24,15 +24,15 @@ pub struct Kubelet {
     stop: Arc<AtomicBool>,
     /// While it is set, no restore pod gets an agent.
     pub idle: Arc<AtomicBool>,
+    /// While it is set, no mount pod gets a node.
+    pub full: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Kubelet {
     pub fn start(api: Arc<Api>, home: &Home) -> Self {
-        let (stop, idle) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicBool::new(false)),
-        );
+        let flag = || Arc::new(AtomicBool::new(false));
+        let (stop, idle, full) = (flag(), flag(), flag());
         let node = Node {
             api,
             roots: home.at("local-path"),
@@ -40,6 +40,7 @@ impl Kubelet {
             log: home.at("restore-pod.log"),
             agents: HashMap::new(),
             idle: idle.clone(),
+            full: full.clone(),
         };
         let stopping = stop.clone();
         let thread = std::thread::spawn(move || {
@@ -52,6 +53,7 @@ impl Kubelet {
         Self {
             stop,
             idle,
+            full,
             thread: Some(thread),
         }
     }
@@ -73,6 +75,7 @@ struct Node {
     log: PathBuf,
     agents: HashMap<String, Process>,
     idle: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
 }
 
 fn text<'v>(value: &'v Value, at: &str) -> &'v str {
@@ -90,6 +93,7 @@ impl Node {
                 .pointer("/metadata/labels/holdfast.dev~1helper")
                 .and_then(Value::as_str)
             {
+                Some("mount") if self.full.load(Ordering::Relaxed) => {}
                 Some("mount") if text(pod, "/status/phase") != "Running" => self.mount(pod),
                 Some("restore") if !self.idle.load(Ordering::Relaxed) => self.restore(pod),
                 _ => {}
