@@ -131,7 +131,8 @@ mod tests {
         let ending = |is_deleted| MountPod::Ending { is_deleted };
         let off = Failure::new("MountPodsNotAllowed", "off");
         let late = Step::Fail(Failure::new("MountPodPending", "unschedulable"));
-        let table: &[(&str, Want, MountPod, fn(&mut Scene), Step)] = &[
+        type Row = (&'static str, Want, MountPod, fn(&mut Scene), Step);
+        let table: &[Row] = &[
             ("due", Due, MountPod::Absent, |_| {}, Step::Make),
             ("not due", Nothing, MountPod::Absent, |_| {}, Step::Stay),
             (
