@@ -21,6 +21,8 @@ use std::path::{Component, Path, PathBuf};
 const MAX_PLAN_BYTES: u64 = 16 << 20;
 /// The word for a storage driver's volumes, whose handles can be compared.
 const CSI: &str = "kubernetes.io/csi";
+/// And for directories that die with their pods.
+const EMPTY_DIR: &str = "kubernetes.io/empty-dir";
 
 /// What the API says is in use on this node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -146,6 +148,9 @@ impl Planned {
             );
             return self.without(IneligibleReason::VolumeNotMounted, &detail);
         };
+        // Of a volume that dies with its pod, the name is all that the API says; the kind must be that one, too.
+        let is_other = self.facts.plugin == EMPTY_DIR && found.facts.plugin != self.facts.plugin;
+        let found_plugin = found.facts.plugin.clone();
         let facts = VolumeFacts {
             source: found.facts.source,
             filesystem: found.facts.filesystem,
@@ -162,6 +167,10 @@ impl Planned {
                     "the API says that its handle is {:?}, the node that it is {:?}",
                     self.facts.volume_handle, found.facts.volume_handle
                 ),
+            )),
+            Ok(()) if is_other => Err(Ineligible::new(
+                IneligibleReason::PlanMismatch,
+                format!("the API says that it is an emptyDir, the node that it is {found_plugin}"),
             )),
             eligible => eligible,
         };

@@ -191,9 +191,9 @@ impl From<Pod> for PodFacts {
         let annotations = meta.annotations.unwrap_or_default();
         let uid = meta.uid.unwrap_or_default();
         let phase = status.phase;
-        let directory = match annotations.contains_key(MIRROR) {
-            true => annotations.get(STATIC_POD_UID).cloned().unwrap_or(uid),
-            false => uid,
+        let directory = match (annotations.contains_key(MIRROR), static_uid(&annotations)) {
+            (true, Some(hash)) => hash,
+            _ => uid,
         };
         let labels = meta.labels.unwrap_or_default();
         let owners = meta.owner_references.unwrap_or_default();
@@ -253,6 +253,14 @@ fn why_not(
     let end = said.char_indices().nth(MAX_WHY).map(|(at, _)| at);
     said.truncate(end.unwrap_or(said.len()));
     said
+}
+
+/// What a kubelet computes of a manifest: 32 hexadecimal digits. Anybody may annotate a pod, and the uid of
+/// somebody else's, which has another form, would show that one's volumes under this one's name.
+fn static_uid(annotations: &Labels) -> Option<String> {
+    let hash = annotations.get(STATIC_POD_UID)?;
+    let is_hash = hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_hexdigit());
+    is_hash.then(|| hash.clone())
 }
 
 fn about_backups(mut annotations: Labels) -> Labels {

@@ -6,7 +6,7 @@
 
 mod told;
 
-pub use told::{explain, what};
+pub use told::explain;
 
 use crate::kube::api::{
     HookAction, HookSpec, HttpAction, HttpMethod, LabelSelector, OnError, PolicySpec, Watchdog,

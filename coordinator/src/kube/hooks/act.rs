@@ -6,7 +6,7 @@ use super::resolve::Place;
 use super::script::{By, Mark, Script};
 use super::{Failure, http};
 use crate::kube::api::Watchdog;
-use crate::policy::hooks::{Action, Request, Step, Target, what};
+use crate::policy::hooks::{Action, Request, Step, Target};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use std::time::Duration;
@@ -97,10 +97,8 @@ impl Actor {
                 match self.exec(at, command, step.timeout).await {
                     Ok(_) => Ok(nothing),
                     Err((error, why)) => {
-                        let begun = !matches!(
-                            error,
-                            Some(ExecError::Gone | ExecError::Forbidden | ExecError::Refused(_))
-                        );
+                        // One that was refused may have begun: there are refusals that come after it.
+                        let begun = !matches!(error, Some(ExecError::Gone | ExecError::Forbidden));
                         Err(not_frozen(place, reason(error.as_ref()), &why, begun, None))
                     }
                 }
@@ -353,7 +351,14 @@ fn not_frozen(
     maybe_begun: bool,
     running: Option<Running>,
 ) -> NotFrozen {
-    let does = place.hook.pre.as_ref().map(what).unwrap_or_default();
+    // Arguments and addresses may hold what is not for everybody's eyes.
+    let does = match place.hook.pre.as_ref().map(|step| &step.action) {
+        Some(Action::Exec(command)) => {
+            format!("runs {}", command.first().map_or("", String::as_str))
+        }
+        Some(Action::Http(_)) => "sends a request".to_owned(),
+        None => String::new(),
+    };
     let (hook, pod) = (&place.hook.name, &place.pod);
     NotFrozen {
         failure: Failure::new(

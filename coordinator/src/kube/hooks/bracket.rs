@@ -15,6 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot::Receiver;
 
+/// How long after a post-hook failed during its run it is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// A post-hook that has to run.
 pub struct Begun {
     /// Its number in the catalog.
@@ -186,9 +189,15 @@ impl Brackets {
             }
             Err(failure) => return Err(failure),
         };
-        let keys = found.iter().map(Place::key).collect();
-        guards.extend(self.locks.take(keys).await);
-        Ok(found)
+        let keys: Vec<String> = found.iter().map(Place::key).collect();
+        guards.extend(self.locks.take(keys.clone()).await);
+        // Waiting may have taken long; what is under the names now may be others.
+        let (again, _) = hooks.places(&self.actor.client).await?;
+        if again.iter().map(Place::key).ne(keys) {
+            let detail = "its pods have changed while it waited for the hooks of others";
+            return Err(Failure::new("HookFailed", detail));
+        }
+        Ok(again)
     }
 
     /// Remembers the post-hook, then runs the pre-hook. What has to be undone is in `begun` from the moment on
@@ -307,13 +316,21 @@ impl Brackets {
         let detail = format!("post-hooks were run before the volume was read to its end: {why}");
         problems.push(problem("HookEndedEarly", detail));
         let late = self.after(std::mem::take(begun), problems).await;
-        // Those that failed are tried again when the run is over.
+        // Those that failed are tried again while the run goes on, and when it is over.
         begun.extend(late.into_iter().rev());
         if is_stopping {
             return Some(stopped());
         }
-        let _ = over.await;
-        None
+        loop {
+            tokio::select! {
+                _ = &mut *over => return None,
+                _ = self.stopping.requested() => return Some(stopped()),
+                () = clock.sleep(AGAIN), if !begun.is_empty() => {}
+            }
+            // What goes wrong again was told.
+            let late = self.after(std::mem::take(begun), &mut Vec::new()).await;
+            begun.extend(late.into_iter().rev());
+        }
     }
 
     /// Runs post-hooks, the last first; those that failed are given back, in the order in which they are tried

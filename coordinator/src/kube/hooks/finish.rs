@@ -65,9 +65,10 @@ impl Brackets {
                 self.wait_for(&one, &failure);
                 Some((one, failure))
             }
-            Outcome::Unable(why) | Outcome::Away(why) => {
+            Outcome::Unable(ref why) | Outcome::Away(ref why) => {
                 let detail = format!("{} could not be run yet: {why}", name(record));
-                let failure = Failure::new("HookPostPending", detail);
+                let mut failure = Failure::new("HookPostPending", detail);
+                failure.is_away = matches!(outcome, Outcome::Away(_));
                 self.wait_for(&one, &failure);
                 Some((one, failure))
             }
@@ -77,9 +78,22 @@ impl Brackets {
     /// Tries post-hooks until each was run, its pod is gone, or it is given up. Runs of their volumes and pods wait
     /// as long as `guards` are held, which is as long as this lasts.
     pub(super) async fn finish(self: Arc<Self>, late: Vec<Begun>, guards: Guards) {
+        // One after the other in a pod; a pod that cannot be reached keeps no other frozen.
+        let mut by_pod: Vec<Vec<Begun>> = Vec::new();
         for one in late {
-            self.finish_one(one).await;
+            let mut pods = by_pod.iter_mut();
+            match pods.find(|all| all.iter().any(|it| it.record.uid == one.record.uid)) {
+                Some(all) => all.push(one),
+                None => by_pod.push(vec![one]),
+            }
         }
+        let this = &self;
+        let each = by_pod.into_iter().map(|all| async move {
+            for one in all {
+                this.finish_one(one).await;
+            }
+        });
+        futures::future::join_all(each).await;
         drop(guards);
     }
 
@@ -277,6 +291,11 @@ impl Tried {
             self.failures += 1;
             self.refused_since = None;
             return self.failures >= FAILURES;
+        }
+        if failure.is_away {
+            // Nobody has refused anything: as long as it lasts.
+            self.refused_since = None;
+            return false;
         }
         let since = *self.refused_since.get_or_insert(now);
         now.saturating_sub(since) >= REFUSED

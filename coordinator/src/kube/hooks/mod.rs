@@ -42,12 +42,18 @@ pub struct Failure {
     pub reason: &'static str,
     /// For people.
     pub detail: String,
+    /// Whether it is only that the cluster's API cannot be asked.
+    pub is_away: bool,
 }
 
 impl Failure {
     fn new(reason: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self { reason, detail }
+        Self {
+            reason,
+            detail,
+            is_away: false,
+        }
     }
 }
 

@@ -217,9 +217,9 @@ fn a_static_pod_has_the_directory_that_the_kubelet_made() {
     let mut cluster = recorded();
     cluster.pods[0]["metadata"]["annotations"] = json!({
         "kubernetes.io/config.mirror": "abc",
-        "kubernetes.io/config.hash": "hash-of-the-manifest",
+        "kubernetes.io/config.hash": "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
     });
-    assert_eq!(cluster.orders().pods, ["hash-of-the-manifest"]);
+    assert_eq!(cluster.orders().pods, ["0f1e2d3c4b5a69788796a5b4c3d2e1f0"]);
 }
 
 #[test]

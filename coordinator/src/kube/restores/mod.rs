@@ -20,7 +20,7 @@ use crate::kube::plan::claim_name;
 use hands::{Hands, Undone};
 use next::Action;
 use serde_json::Value;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch as channel;
@@ -171,9 +171,27 @@ impl Entry {
         !self.phase().is_final() && self.status.claim.is_some()
     }
 
+    fn namespace(&self) -> &str {
+        self.object
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default()
+    }
+
     fn volume(&self) -> String {
-        let namespace = self.object.metadata.namespace.as_deref();
-        claim_name(namespace.unwrap_or_default(), look::claim_of(&self.object))
+        claim_name(self.namespace(), look::claim_of(&self.object))
+    }
+
+    /// What no two restores have at once: the volume; and, where pods are scaled down, those of the namespace: one
+    /// that has ended would start them while another still writes.
+    fn keys(&self) -> Vec<String> {
+        let mut keys = vec![self.volume()];
+        if self.object.spec.scale_down {
+            // No volume has such a name.
+            keys.push(format!("scale:{}", self.namespace()));
+        }
+        keys
     }
 }
 
@@ -185,8 +203,14 @@ impl Restores {
         let mut taken: HashSet<String> = entries
             .values()
             .filter(|entry| entry.is_begun())
-            .map(Entry::volume)
+            .flat_map(Entry::keys)
             .collect();
+        let mut of_namespaces: HashMap<String, usize> = HashMap::new();
+        for entry in entries.values().filter(|entry| entry.is_begun()) {
+            *of_namespaces
+                .entry(entry.namespace().to_owned())
+                .or_default() += 1;
+        }
         let mut waiting: Vec<&mut Entry> = entries
             .values_mut()
             .filter(|entry| entry.has_work())
@@ -200,7 +224,11 @@ impl Restores {
                 let is_leaving =
                     entry.object.spec.cancel || entry.object.metadata.deletion_timestamp.is_some();
                 // Two into one volume would undo each other.
-                if !is_leaving && (running >= most || taken.contains(&entry.volume())) {
+                let is_taken = entry.keys().iter().any(|key| taken.contains(key));
+                // One namespace does not keep all others waiting.
+                let of_namespace = of_namespaces.get(entry.namespace()).copied();
+                let has_its_share = of_namespace.unwrap_or(0) >= most.div_ceil(2);
+                if !is_leaving && (running >= most || is_taken || has_its_share) {
                     continue;
                 }
             }
@@ -215,7 +243,10 @@ impl Restores {
             }
             if entry.is_begun() && !was_begun {
                 running += 1;
-                taken.insert(entry.volume());
+                taken.extend(entry.keys());
+                *of_namespaces
+                    .entry(entry.namespace().to_owned())
+                    .or_default() += 1;
             }
         }
     }

@@ -149,7 +149,8 @@ impl Writes {
                 newer.delete = newer.delete.take().or(write.delete);
             }
             None => {
-                state.order.push_front(key.clone());
+                // Behind the others: one that the server cannot take holds up none.
+                state.order.push_back(key.clone());
                 state.pending.insert(key, write);
             }
         }

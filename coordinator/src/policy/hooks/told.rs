@@ -41,7 +41,7 @@ fn describe(hook: &Hook) -> String {
 }
 
 /// An action, for people.
-pub fn what(step: &Step) -> String {
+fn what(step: &Step) -> String {
     match (&step.action, &step.container) {
         (Action::Exec(command), Some(container)) => {
             format!("runs {} in container {container}", command.join(" "))

@@ -101,6 +101,8 @@ impl Deciding<'_> {
         if !is_gone && !self.is_late(HELPERS_LIMIT) {
             return;
         }
+        // Pods come back also where ours cannot be deleted.
+        let deletes = std::mem::take(&mut self.actions);
         let mut is_up = true;
         for scaled in &mut self.status.scaled {
             let mut all = self.scene.replicas.iter();
@@ -109,7 +111,10 @@ impl Deciding<'_> {
                 _ if scaled.restored => {}
                 // What somebody else has scaled, or deleted, is theirs.
                 Some((_, None)) => scaled.restored = true,
-                Some((_, Some(now))) if *now != 0 => scaled.restored = true,
+                // As is what was at 0 already.
+                Some((_, Some(now))) if *now != 0 || scaled.replicas == 0 => {
+                    scaled.restored = true;
+                }
                 Some(_) => {
                     is_up = false;
                     self.actions.push(Action::Scale {
@@ -122,6 +127,7 @@ impl Deciding<'_> {
                 None => is_up = false,
             }
         }
+        self.actions.extend(deletes);
         let outcome = self.status.outcome.unwrap_or(RestorePhase::Failed);
         let is_filled = matches!(
             outcome,
