@@ -81,6 +81,15 @@ impl Hooked {
         });
     }
 
+    /// Its pre-hook has ended, the coordinator knows it, and the order is with the agent.
+    fn until_ordered(&self) {
+        self.until_there("over-pre");
+        until("the run is ordered", || {
+            let job = self.newest_job();
+            job["reason"] == "" && job["ended"].is_null()
+        });
+    }
+
     fn log(&self) -> String {
         let text = fs::read_to_string(self.room.join("log")).unwrap_or_default();
         text.lines().collect::<Vec<_>>().join(" ")
@@ -196,7 +205,7 @@ fn killed(stage: &str, unfreeze_after: &str, again: bool) {
     let mut waiting = hooked.begin();
     match stage {
         "pre" => hooked.until_there("in-pre"),
-        "run" => hooked.until_there("over-pre"),
+        "run" => hooked.until_ordered(),
         _ => hooked.until_there("in-post"),
     }
     hooked.cluster.processes.coordinator().kill();
@@ -204,7 +213,8 @@ fn killed(stage: &str, unfreeze_after: &str, again: bool) {
         hooked.remove("hold-post");
     }
     if again {
-        hooked.restart_coordinator();
+        // An agent that is stopped says nothing.
+        hooked.cluster.processes.start_coordinator();
     }
     hooked.until_unfrozen();
     let _ = waiting.kill();
@@ -216,8 +226,9 @@ fn killed(stage: &str, unfreeze_after: &str, again: bool) {
         hooked.remove("hold-pre");
     }
     if !again {
-        hooked.restart_coordinator();
+        hooked.cluster.processes.start_coordinator();
     }
+    hooked.cluster.until(VOLUME, "eligible");
     // What was left runs first; then the volume is backed up again, frozen and unfrozen.
     until("it can be backed up again", || {
         let ended = hooked
@@ -269,7 +280,7 @@ fn a_coordinator_that_is_stopped_unfreezes_before_it_ends() {
     let mut hooked = hooked("10m");
     hooked.cluster.processes.agent().signal("STOP");
     let mut waiting = hooked.begin();
-    hooked.until_there("over-pre");
+    hooked.until_ordered();
     hooked.cluster.processes.coordinator().signal("TERM");
     hooked.cluster.processes.coordinator().wait();
     assert_eq!(hooked.log(), "freeze unfreeze");
@@ -285,7 +296,7 @@ fn an_agent_that_is_killed_during_the_run_ends_the_freeze() {
     let mut hooked = hooked("10m");
     hooked.cluster.processes.agent().signal("STOP");
     let waiting = hooked.begin();
-    hooked.until_there("over-pre");
+    hooked.until_ordered();
     hooked.cluster.processes.agent().kill();
     hooked.cluster.processes.start_agent();
     hooked.until_log("freeze unfreeze");
@@ -322,7 +333,7 @@ fn a_run_that_is_cancelled_is_unfrozen_wherever_it_is() {
     // And one that has begun.
     hooked.cluster.processes.agent().signal("STOP");
     let waiting = hooked.begin();
-    hooked.until_there("over-pre");
+    hooked.until_ordered();
     let id = hooked.newest_job()["id"].as_str().unwrap().to_owned();
     hooked.cluster.processes.ok(["jobs", "--cancel", &id]);
     hooked.cluster.processes.agent().signal("CONT");
@@ -340,13 +351,18 @@ fn a_connection_that_is_cut_freezes_nothing_for_good() {
     // The run is not made, and what was begun is ended.
     hooked.until_log("freeze unfreeze");
     assert!(!ends(waiting));
+    assert!(
+        hooked.jobs_say("connection was cut"),
+        "{}",
+        hooked.newest_job()
+    );
     assert!(hooked.jobs_say("HookFailed"), "{}", hooked.newest_job());
     assert!(hooked.cluster.processes.snapshots().is_empty());
     hooked.remove("hold-pre");
     // Cut while the volume is read: the freeze holds, and ends with the run.
     hooked.cluster.processes.agent().signal("STOP");
     let waiting = hooked.begin();
-    hooked.until_there("over-pre");
+    hooked.until_ordered();
     hooked.cluster.api.cut_commands();
     assert_eq!(hooked.log(), "freeze unfreeze freeze");
     hooked.cluster.processes.agent().signal("CONT");
@@ -359,7 +375,7 @@ fn while_the_api_is_away_the_watchdog_unfreezes_and_runs_wait() {
     let mut hooked = hooked("6s");
     hooked.cluster.processes.agent().signal("STOP");
     let waiting = hooked.begin();
-    hooked.until_there("over-pre");
+    hooked.until_ordered();
     hooked.cluster.api.set_away(true);
     hooked.until_log("freeze unfreeze");
     hooked.cluster.processes.agent().signal("CONT");
@@ -437,7 +453,7 @@ fn a_pod_that_goes_while_it_is_frozen_holds_nothing_up() {
     let mut hooked = hooked("10m");
     hooked.cluster.processes.agent().signal("STOP");
     let waiting = hooked.begin();
-    hooked.until_there("over-pre");
+    hooked.until_ordered();
     // Another one under its name is not unfrozen in its place.
     let mut pod = hooked.cluster.pod(POD);
     pod["metadata"]["uid"] = json!("made-again");

@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 const KEPT: usize = 4096;
 /// Longest line in which a mark is looked for.
 const LINE: usize = 4096;
+/// How long output may take to come after the end of its command.
+const DRAIN: Duration = Duration::from_secs(1);
 /// Marks of one run: a script sets fewer.
 const MARKS: usize = 8;
 
@@ -117,10 +119,23 @@ pub async fn begin(
     let pump = tokio::spawn(async move {
         let (out, err) = (process.stdout(), process.stderr());
         let status = process.take_status();
-        tokio::join!(read(out, &sender, Some(&token)), read(err, &sender, None));
-        let status = match status {
-            Some(status) => status.await,
-            None => None,
+        let status = async {
+            match status {
+                Some(status) => status.await,
+                None => None,
+            }
+        };
+        let reads = async {
+            tokio::join!(read(out, &sender, Some(&token)), read(err, &sender, None));
+        };
+        // Where the connection breaks, the streams do not end; that there will be no status is known.
+        let (mut status, mut reads) = (std::pin::pin!(status), std::pin::pin!(reads));
+        let status = tokio::select! {
+            status = &mut status => {
+                let _ = tokio::time::timeout(DRAIN, reads).await;
+                status
+            }
+            () = &mut reads => status.await,
         };
         sender.send_modify(|known| known.end = Some(read_status(status)));
         drop(process);
