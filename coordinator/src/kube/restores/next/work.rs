@@ -8,6 +8,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// What the hub says of a job whose agent is gone.
 const AGENT_LOST: &str = "AgentLost";
+/// Words of agents for what may be over in a moment: this process was away, or its store.
+const OVER_SOON: [&str; 3] = ["CoordinatorUnavailable", "StoreUnavailable", "ShuttingDown"];
+
+/// Whether the work may go well when it is begun again.
+fn is_lost(failure: &Failure) -> bool {
+    failure.reason == AGENT_LOST || OVER_SOON.contains(&&failure.reason[..])
+}
 
 impl Deciding<'_> {
     pub(super) fn safety_snapshot(&mut self) {
@@ -37,7 +44,7 @@ impl Deciding<'_> {
                 });
                 self.enter(RestorePhase::Restoring, "waits for the restore pod");
             }
-            Some(End::Failed(failure)) if failure.reason == AGENT_LOST => {
+            Some(End::Failed(failure)) if is_lost(&failure) => {
                 self.lost(&failure.message);
             }
             Some(End::Failed(failure)) => {
@@ -120,7 +127,7 @@ impl Deciding<'_> {
             return;
         };
         match end {
-            End::Failed(failure) if failure.reason == AGENT_LOST => self.lost(&failure.message),
+            End::Failed(failure) if is_lost(&failure) => self.lost(&failure.message),
             end => self.worked(phase, end),
         }
     }
