@@ -99,6 +99,13 @@ impl Drop for Process {
     }
 }
 
+/// Takes from a command the variables that are meant for the tests: the processes refuse what they do not know.
+pub fn without_variables(command: &mut Command) {
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("HOLDFAST_")) {
+        command.env_remove(key);
+    }
+}
+
 /// Waits until something is so.
 ///
 /// # Panics
@@ -187,9 +194,7 @@ impl Processes {
     /// A command of one of the processes with settings file `{settings}.yaml`.
     pub fn command(&self, name: &str, settings: &str) -> Command {
         let mut command = Command::new(binary(name));
-        for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("HOLDFAST_")) {
-            command.env_remove(key);
-        }
+        without_variables(&mut command);
         command
             .arg("--config")
             .arg(self.home.at(&format!("{settings}.yaml")));

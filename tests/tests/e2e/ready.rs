@@ -1,7 +1,7 @@
 //! An agent that would find nothing is not ready and says why, until it would; it restricts itself, and says so.
 
 use holdfast_tests::cli::{Home, binary, is_root};
-use holdfast_tests::processes::{Process, Processes, until};
+use holdfast_tests::processes::{Process, Processes, until, without_variables};
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -9,15 +9,19 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
+/// A port that nobody has, and that the kernel gives to nobody who only wants any.
+fn free_port() -> u16 {
+    let first = u16::try_from(std::process::id() % 10_000).unwrap();
+    let mut ports = (0..1000).map(|n| 20_000 + (first + 7 * n) % 12_000);
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(is_free).expect("a free port")
+}
+
 /// An agent that serves a kubelet's pods directory, and where it answers.
 fn node(home: Home, pods: &Path) -> (Processes, u16) {
     let volumes = format!(", kubelet_pods: '{}', discover_every: 1s", pods.display());
     let mut processes = Processes::start_with(home, &["web"], "", &volumes);
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let file = processes.home.at("agent.yaml");
     let settings = fs::read_to_string(&file).unwrap();
     fs::write(
@@ -108,6 +112,7 @@ fn a_mount_without_propagation_is_told() {
         let script = "mount --bind \"$0\" \"$0\" && mount --make-shared \"$0\" && exec unshare --mount --propagation \
                       unchanged sh -c 'mount --bind \"$0\" \"$0\" && mount --make-\"$1\" \"$0\" && shift && exec \"$@\"' \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
+        without_variables(&mut command);
         command
             .args(["--mount", "--propagation", "private", "sh", "-c", script])
             .arg(&pods)

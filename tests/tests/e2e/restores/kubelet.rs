@@ -3,7 +3,7 @@
 
 use holdfast_tests::cli::{Home, binary};
 use holdfast_tests::kube::Api;
-use holdfast_tests::processes::Process;
+use holdfast_tests::processes::{Process, without_variables};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
@@ -158,6 +158,7 @@ impl Node {
             return;
         }
         let mut command = Command::new(binary("holdfast-agent"));
+        without_variables(&mut command);
         command.arg("--config").arg(&self.settings);
         let env = pod
             .pointer("/spec/containers/0/env")
