@@ -223,6 +223,18 @@ fn a_static_pod_has_the_directory_that_the_kubelet_made() {
 }
 
 #[test]
+fn a_pod_that_says_it_is_another_has_its_own_directory() {
+    let mut cluster = recorded();
+    let before = cluster.orders().pods;
+    // Anybody may annotate a pod; no manifest has the uid of a pod as its hash.
+    cluster.pods[0]["metadata"]["annotations"] = json!({
+        "kubernetes.io/config.mirror": "abc",
+        "kubernetes.io/config.hash": "5d0e6f3a-1f2e-4c3b-9a8d-7e6f5a4b3c2d",
+    });
+    assert_eq!(cluster.orders().pods, before);
+}
+
+#[test]
 fn volumes_of_pods_that_cannot_come_back_say_so() {
     let mut cluster = recorded();
     cluster.pods[0]["spec"]["volumes"] = json!([
