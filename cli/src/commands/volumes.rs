@@ -30,7 +30,7 @@ pub async fn run(global: &Global) -> Outcome<()> {
             "NODE",
             "ID",
         ],
-        8,
+        7,
     );
     let listed = |volume: &v1::VolumeInfo| {
         let facts = volume.facts.as_ref();
