@@ -45,5 +45,5 @@ fi
 if command -v npm >/dev/null 2>&1 && [ ! -x "$tools/npm/node_modules/.bin/azurite" ]; then
   npm install --silent --no-fund --no-audit --prefix "$tools/npm" azurite@3 >/dev/null || echo "azurite: not installed; the Azure contract is skipped" >&2
 fi
-command -v cargo-nextest >/dev/null 2>&1 || cargo install --locked --debug cargo-nextest
-command -v cargo-deny >/dev/null 2>&1 || cargo install --locked --debug cargo-deny
+command -v cargo-nextest >/dev/null 2>&1 || CARGO_PROFILE_DEV_DEBUG=false cargo install --locked --debug cargo-nextest
+command -v cargo-deny >/dev/null 2>&1 || CARGO_PROFILE_DEV_DEBUG=false cargo install --locked --debug cargo-deny

@@ -1,5 +1,5 @@
-//! What an agent says of itself: its clock, where changes come from, what it has taken away from itself, and what
-//! keeps it from its work.
+//! What an agent says of itself: its clock and kernel, where volumes and changes come from, what it has taken away
+//! from itself, and what keeps it from its work.
 
 use crate::journal;
 use crate::settings::ServeSettings;
@@ -30,5 +30,18 @@ pub fn now(settings: &ServeSettings, troubles: &Troubles) -> proto::AgentConditi
             })
             .collect(),
         now_ns: sys::realtime_ns(),
+        kernel: kernel_release(),
+        kubelet_pods: settings
+            .volumes
+            .kubelet_pods
+            .as_ref()
+            .map(|pods| pods.display().to_string())
+            .unwrap_or_default(),
     }
+}
+
+/// Empty where it cannot be read.
+fn kernel_release() -> String {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
 }

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     TrustAbsence = 64,
     /// Nobody remembers who may be writing.
     NoOpenFiles = 128,
+    /// What was read while somebody may have been writing it is believed by its stamp alone.
+    BelieveBusy = 256,
 }
 
 #[cfg(not(test))]
@@ -40,6 +42,14 @@ pub(crate) mod switches {
 
     static FAULTS: AtomicU32 = AtomicU32::new(0);
     static UNLISTED: Mutex<Option<RelPath>> = Mutex::new(None);
+    static MEANWHILE: Mutex<Option<Meanwhile>> = Mutex::new(None);
+
+    struct Meanwhile {
+        path: RelPath,
+        /// Listings of it that are let go by before.
+        left: u32,
+        act: Box<dyn FnOnce() + Send>,
+    }
 
     pub(crate) fn on(fault: Fault) -> bool {
         FAULTS.load(Ordering::Relaxed) & fault as u32 != 0
@@ -55,7 +65,26 @@ pub(crate) mod switches {
         *UNLISTED.lock().unwrap() = path;
     }
 
+    /// This is done right before a directory is listed, after so many listings of it.
+    pub(crate) fn meanwhile(path: RelPath, left: u32, act: impl FnOnce() + Send + 'static) {
+        let act = Box::new(act);
+        *MEANWHILE.lock().unwrap() = Some(Meanwhile { path, left, act });
+    }
+
+    /// Whether a directory that is about to be listed cannot be.
     pub(crate) fn is_refused(path: &RelPath) -> bool {
+        let mut meanwhile = MEANWHILE.lock().unwrap();
+        if let Some(now) = meanwhile.as_mut().filter(|now| now.path == *path) {
+            match now.left {
+                0 => {
+                    if let Some(now) = meanwhile.take() {
+                        (now.act)();
+                    }
+                }
+                _ => now.left -= 1,
+            }
+        }
+        drop(meanwhile);
         UNLISTED.lock().unwrap().as_ref() == Some(path)
     }
 }

@@ -106,6 +106,8 @@ pub struct ReadOutcome {
     pub size: u64,
     /// What the next run may believe.
     pub stamp: Stamp,
+    /// Who may have been writing it when it was read.
+    pub writers: Writers,
     /// Digest of the content.
     pub digest: ContentDigest,
     /// Sorted by name.
@@ -142,6 +144,7 @@ struct Attempt {
     digest: ContentDigest,
     xattrs: Vec<Xattr>,
     stamp: Stamp,
+    writers: Writers,
 }
 
 impl From<Errno> for ReadError {
@@ -201,6 +204,7 @@ impl Reader {
                 stat: tried.after,
                 size: tried.read,
                 stamp: tried.stamp,
+                writers: tried.writers,
                 digest: tried.digest,
                 xattrs: tried.xattrs,
                 problem,
@@ -261,6 +265,7 @@ impl Reader {
             digest,
             xattrs,
             stamp,
+            writers,
         })
     }
 

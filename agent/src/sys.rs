@@ -345,6 +345,38 @@ pub(crate) mod mapping {
     }
 }
 
+/// For tests: memory that makes a system call wait which reads it.
+#[cfg(test)]
+pub(crate) mod stalled {
+    use super::{AsRawFd, Errno, OwnedFd, last_errno};
+    use rustix::mm::{MapFlags, ProtFlags, UserfaultfdFlags, mmap_anonymous, userfaultfd};
+
+    /// Twos, and as many zeros that come when the descriptor is closed: whoever reads them before waits.
+    pub(crate) fn bytes(half: usize) -> Result<(&'static [u8], OwnedFd), Errno> {
+        const API: u32 = 0xc018_aa3f;
+        const REGISTER: u32 = 0xc020_aa00;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let nowhere = std::ptr::null_mut();
+        // SAFETY: a fresh mapping at an address of the kernel's choice, which is there for ever.
+        let memory = unsafe { mmap_anonymous(nowhere, 2 * half, protection, MapFlags::PRIVATE)? };
+        let memory = memory.cast::<u8>();
+        // SAFETY: it serves faults in that mapping only, by its end.
+        let fd = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC)? };
+        let mut api = [0xaa_u64, 0, 0];
+        let mut missing = [memory as u64 + half as u64, half as u64, 1, 0];
+        // SAFETY: both structures have the kernel's layout and live through the calls; all is in the mapping.
+        unsafe {
+            if libc::ioctl(fd.as_raw_fd(), API as _, &raw mut api) != 0
+                || libc::ioctl(fd.as_raw_fd(), REGISTER as _, &raw mut missing) != 0
+            {
+                return Err(last_errno());
+            }
+            memory.write_bytes(2, half);
+            Ok((std::slice::from_raw_parts(memory, 2 * half), fd))
+        }
+    }
+}
+
 /// landlock(7): what the threads of this process may do with files from now on.
 pub(crate) mod landlock {
     use super::last_errno;

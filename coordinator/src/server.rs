@@ -17,6 +17,7 @@ use futures::TryStreamExt;
 use holdfast_format::id::CatalogId;
 use holdfast_format::keys::Kek;
 use holdfast_format::names;
+use holdfast_runtime::certificate;
 use holdfast_runtime::clock::{Clock, SystemClock};
 use holdfast_runtime::exit::Exit;
 use holdfast_runtime::http;
@@ -24,7 +25,6 @@ use holdfast_runtime::listen::{Listen, bind_unix};
 use holdfast_runtime::metrics::Metrics;
 use holdfast_runtime::readiness::{Latch, Readiness};
 use holdfast_runtime::shutdown::{Cause, Shutdown, Stopper};
-use holdfast_runtime::tls;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub async fn serve(
     let gauges = Arc::new(opened.register_metrics(&metrics));
     if let Some(tls) = &settings.tls
         && let Ok(pem) = std::fs::read(&tls.certificate)
-        && let Some(end) = tls::end_of(&pem)
+        && let Some(end) = certificate::expires(&pem)
     {
         // What is served until the next start, whatever the file says by then.
         certificate_ends(&metrics, end);
@@ -332,7 +332,7 @@ async fn listen(
     if let Some(tls) = &settings.tls {
         server = server.tls_config(tls.load()?)?;
         let shown = std::fs::read(&tls.certificate).unwrap_or_default();
-        let expires = holdfast_runtime::certificate::expires(&shown).unwrap_or(0);
+        let expires = certificate::expires(&shown).unwrap_or(0);
         coordinator.set_certificate_expiry(expires.saturating_mul(1_000_000_000));
     } else if !settings.listen.is_local() {
         tracing::warn!(listen = %settings.listen, "plaintext beyond this host, without identities");

@@ -13,9 +13,13 @@ const FILES: usize = 1200;
 
 /// A first snapshot of a volume with many files in one directory.
 async fn full(bench: &Bench) -> proto::SnapshotInfo {
+    full_of(bench, FILES).await
+}
+
+async fn full_of(bench: &Bench, files: usize) -> proto::SnapshotInfo {
     let mut agent = Agent::begin(bench, "web", 1).await;
     let mut changes = vec![put(dir("")), put(dir("d"))];
-    changes.extend((0..FILES).map(|n| put(inline(&format!("d/{n:04}"), b"x"))));
+    changes.extend((0..files).map(|n| put(inline(&format!("d/{n:04}"), b"x"))));
     for changes in changes.chunks(500) {
         agent.changes(changes.to_vec());
     }
@@ -207,4 +211,39 @@ async fn what_agents_tell_is_kept_and_a_moved_directory_is_not_gone() {
     let quiet = agent.finish_telling(stats, told).await;
     assert_eq!(quiet.signals.unwrap().entries, FILES as u64 + 2);
     assert_eq!(quiet.score, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_deletes_in_steps_is_told_of_once_and_again_only_for_as_much_again() {
+    let bench = Bench::new().await;
+    let first = full_of(&bench, 3000).await;
+    // Files that are gone, from the front, by an agent that tells nothing of them.
+    let removed = async |bench: &Bench, key: u8, range: std::ops::Range<usize>| {
+        let mut agent = Agent::begin(bench, "web", key).await;
+        let changes: Vec<_> = range.map(|n| remove(&format!("d/{n:04}"))).collect();
+        for changes in changes.chunks(500) {
+            agent.changes(changes.to_vec());
+        }
+        agent.finish().await.unwrap()
+    };
+    assert!(!removed(&bench, 2, 0..800).await.suspicious);
+    // A run that loses nothing in between; and what is remembered is in the store.
+    let bench = lose_the_catalog(bench).await;
+    assert!(!removed(&bench, 3, 0..0).await.suspicious);
+    assert!(!removed(&bench, 4, 800..1500).await.suspicious);
+    let step = removed(&bench, 5, 1500..1600).await;
+    assert!(step.suspicious, "1,600 of 3,000 are gone");
+    assert_eq!(step.reasons, ["MassDeletion"]);
+    // From there it begins anew, whether somebody has looked or not.
+    assert!(!removed(&bench, 6, 1600..1700).await.suspicious);
+    let kept = bench.admin().forget(forget(&first)).await.unwrap_err();
+    assert_eq!(reason(&kept), "SnapshotPinned");
+    let reply = bench.admin().acknowledge(acknowledge(&step, "ann")).await;
+    reply.unwrap();
+    assert!(!removed(&bench, 7, 1700..1800).await.suspicious);
+    bench.admin().forget(forget(&step)).await.unwrap();
+    assert!(!removed(&bench, 8, 1800..1900).await.suspicious);
+    // 1,400 were left then; all are gone now.
+    let step = removed(&bench, 9, 1900..3000).await;
+    assert!(step.suspicious);
 }

@@ -3,10 +3,6 @@
 //! [`install_provider`] must have been called before any TLS or HTTP client is made; it may be
 //! called as often as one likes, by every program and test.
 
-mod expiry;
-
-pub use expiry::end_of;
-
 use std::path::{Path, PathBuf};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 

@@ -72,6 +72,19 @@ CASES = {
         ("one", {'holdfast_policies{kind="BackupPolicy",phase="Invalid"}': "1x30"}, 20, 1),
         ("none", {'holdfast_policies{kind="BackupPolicy",phase="Invalid"}': "0x30"}, 20, 0),
     ],
+    "HoldfastHooksUnfinished": [
+        ("one, over a restart", {"holdfast_hooks_unfinished": "0 1x8 _ 1x20"}, 20, 1),
+        ("one that was run a minute later", {"holdfast_hooks_unfinished": "0 1 0x30"}, 20, 0),
+    ],
+    "HoldfastHookGivenUp": [
+        ("one", {'holdfast_hooks_total{hook="post",result="given_up"}': "0 0 1x20"}, 10, 1),
+        ("attempts fail, and then one succeeds", {'holdfast_hooks_total{hook="post",result="failed"}': "0 0 3x20"}, 10, 0),
+        ("none, but a restart", {'holdfast_hooks_total{hook="post",result="given_up"}': "2x5 0x90"}, 70, 0),
+    ],
+    "HoldfastHookFailed": [
+        ("one", {'holdfast_hooks_total{hook="pre",result="failed"}': "0 0 1x20"}, 10, 1),
+        ("all are well", {'holdfast_hooks_total{hook="pre",result="done"}': "0+1x20"}, 10, 0),
+    ],
     "HoldfastRestoreFailed": [
         ("one", {"holdfast_restore_failure_total": "0 0 1x20", RESTORES: "0x30"}, 10, 1),
         ("a Restore that never came to a job", {"holdfast_restore_failure_total": "0x30", RESTORES: "0 0 1x20"}, 10, 1),

@@ -56,6 +56,10 @@ struct Cluster {
     /// What is older than this cannot be watched from.
     forgotten: u64,
     away: bool,
+    /// The token that is taken; none: every one.
+    token: Option<String>,
+    /// How often that has changed: watches end with it.
+    tokens: u64,
     refused: String,
     /// Kinds that may not be written.
     forbidden: BTreeSet<String>,
@@ -121,6 +125,19 @@ impl Api {
     /// Where it cannot be written.
     pub fn kubeconfig_as(&self, file: &Path, name: &str) {
         self.kubeconfig_of(file, name, &format!("{{token: {name}}}"));
+    }
+
+    /// The same for a user whose token is in a file, as an ExecCredential that has to be read each time.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn kubeconfig_by(&self, file: &Path, credential: &Path) {
+        let user = format!(
+            "{{exec: {{apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never, command: cat, \
+             args: ['{}']}}}}",
+            credential.display()
+        );
+        self.kubeconfig_of(file, "test", &user);
     }
 
     fn kubeconfig_of(&self, file: &Path, name: &str, user: &str) {
@@ -220,6 +237,14 @@ impl Api {
     /// Goes away, or comes back. Running watches end.
     pub fn set_away(&self, away: bool) {
         self.change(|cluster| cluster.away = away);
+    }
+
+    /// Takes this token and no other, from now on: who comes with another is answered 401.
+    pub fn take_only(&self, token: &str) {
+        self.change(|cluster| {
+            cluster.token = Some(token.to_owned());
+            cluster.tokens += 1;
+        });
     }
 
     /// Refuses to write objects of this name.
@@ -376,6 +401,10 @@ async fn answer(
             .or_default() += 1;
         if cluster.away {
             return status(503, "ServiceUnavailable", "away");
+        }
+        if cluster.token.as_ref().is_some_and(|token| *token != caller) {
+            *cluster.calls.entry("unauthorized".to_owned()).or_default() += 1;
+            return status(401, "Unauthorized", "the token has expired");
         }
         if verb == "patch" && target.name.as_ref() == Some(&cluster.refused) {
             return status(422, "Invalid", "refused");

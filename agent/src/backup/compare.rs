@@ -6,7 +6,7 @@
 
 use super::batcher::Batcher;
 use super::first::First;
-use super::item::{Item, LinkKey, Look, Source, Task, hardlink_of};
+use super::item::{Item, LinkKey, Look, Looks, Source, Task, hardlink_of};
 use super::reread::Reread;
 use super::shared::Shared;
 use crate::beneath::Dir;
@@ -33,6 +33,7 @@ pub struct Compare<'a> {
     shared: &'a Shared,
     cursor: Cursor,
     host: Host,
+    looks: Looks,
     reread: Reread,
     /// First names seen of inodes with several: `First` coded.
     links: ScratchMap,
@@ -76,6 +77,7 @@ impl<'a> Compare<'a> {
             shared,
             cursor,
             host,
+            looks: Looks::AtEverything,
             reread,
             links: ScratchMap::new(LINKS_BYTES, &shared.temporary),
             covered: BTreeMap::new(),
@@ -90,6 +92,7 @@ impl<'a> Compare<'a> {
 
     /// Runs to the end of the walk.
     pub fn run(mut self, mut scan: Scan, volume: &str) -> Result<Compared> {
+        self.looks = Looks::of(&scan);
         for scanned in &mut scan {
             self.shared.stop.check()?;
             match scanned {
@@ -240,7 +243,8 @@ impl<'a> Compare<'a> {
         if self.reach(directory, found.name, whole)?
             && let Some((_, record)) = self.cursor.peek()?
         {
-            let as_before = !self.reread.is_here() && record.is_as_before(&found, self.host);
+            let as_before =
+                !self.reread.is_here() && record.is_as_before(&found, self.host, self.looks);
             old = (!as_before).then_some(*record);
             self.cursor.pass();
             if as_before {
@@ -368,7 +372,8 @@ impl<'a> Compare<'a> {
         }
         let stamp = old.as_ref().filter(|_| same_kind).and_then(Record::stamp);
         let unmoved = is_unchanged(stamp.as_ref(), &found.stat, self.host);
-        let clean = unmoved && !self.reread.has(&path);
+        let in_flight = old.is_some_and(|old| old.may_be_in_flight(self.looks));
+        let clean = unmoved && !in_flight && !self.reread.has(&path);
         let linked = found.stat.nlink > 1 && found.kind != Kind::Directory;
         let moved = match found.kind {
             Kind::File if old.is_none() && !linked => self.moved_from(&path, &found)?,
@@ -434,6 +439,7 @@ impl<'a> Compare<'a> {
         };
         let stamp = record.stamp();
         let same = record.kind == Kind::File
+            && !record.may_be_in_flight(self.looks)
             && is_unchanged(stamp.as_ref(), &found.stat, self.host)
             && !self.reread.has(path);
         if !same {

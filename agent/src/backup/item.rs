@@ -4,17 +4,38 @@ use super::budget::Permit;
 use super::extents::Extents;
 use crate::beneath::Dir;
 use crate::error::ItemProblem;
+use crate::faults::{self, Fault};
 use crate::index::{Record, trust};
-use crate::scan::{Child, Found};
+use crate::scan::{Child, Found, Scan};
 use crate::stat::{is_unchanged, type_bits};
 use bytes::Bytes;
 use holdfast_format::codec::encode_entry;
+use holdfast_format::digest::ContentDigest;
 use holdfast_format::entry::{Content, Entry, Kind};
 use holdfast_format::frame::Frame;
 use holdfast_format::path::RelPath;
-use holdfast_format::stamp::{Host, Stamp, StatKey};
+use holdfast_format::stamp::{Host, Stamp, StatKey, Writers};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+
+/// Why a run looks at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looks {
+    /// It looks at everything.
+    AtEverything,
+    /// The journal says that something happened.
+    ByEvents,
+}
+
+impl Looks {
+    /// Why it comes by.
+    pub fn of(scan: &Scan) -> Self {
+        match scan {
+            Scan::Whole(_) => Self::AtEverything,
+            Scan::Changes(_) => Self::ByEvents,
+        }
+    }
+}
 
 /// One path that is not simply unchanged.
 #[derive(Debug)]
@@ -233,14 +254,47 @@ impl Record {
     }
 
     /// Whether nothing is to be done about something with one name.
-    pub fn is_as_before(&self, found: &Child<'_>, host: Host) -> bool {
+    pub fn is_as_before(&self, found: &Child<'_>, host: Host, looks: Looks) -> bool {
         let stat = found.stat;
         let one_name = stat.nlink <= 1 || stat.kind == Kind::Directory;
         !found.boundary
             && one_name
             && self.kind == stat.kind
             && self.hardlink.is_none()
+            && !self.may_be_in_flight(looks)
             && is_unchanged(self.stamp().as_ref(), stat, host)
+    }
+
+    /// Whether the file may hold more than was read of it though its times are the same: a write(2) that was under
+    /// way then is stamped with the time of its beginning, and told of at its end.
+    pub fn may_be_in_flight(&self, looks: Looks) -> bool {
+        let busy = self.trust & trust::BUSY != 0 && !faults::on(Fault::BelieveBusy);
+        match looks {
+            // An event named it, or what lies above it. What is open and idle is not looked at.
+            Looks::ByEvents => busy,
+            // Nothing tells. One more read ends the doubt, or a database would be read by every walk.
+            Looks::AtEverything => busy && self.trust & trust::TWICE == 0,
+        }
+    }
+
+    /// What is remembered of a file that somebody may have been writing when it was read: bits of `trust`.
+    pub fn busy_bits(
+        old: Option<&Self>,
+        writers: Writers,
+        stamp: &Stamp,
+        digest: ContentDigest,
+    ) -> u8 {
+        let stood_still = |old: &Self| {
+            let before = old.stamp().map(|stamp| stamp.stat);
+            before == Some(stamp.stat) && old.content == Some(digest)
+        };
+        match writers {
+            Writers::None => 0,
+            Writers::MaybeSome if stamp.settled && old.is_some_and(stood_still) => {
+                trust::BUSY | trust::TWICE
+            }
+            Writers::MaybeSome => trust::BUSY,
+        }
     }
 
     /// Whether both stand for the same entry.
@@ -284,4 +338,77 @@ fn cut(hash: blake3::Hash) -> [u8; 16] {
     let mut out = [0; 16];
     out.copy_from_slice(&hash.as_bytes()[..16]);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: ContentDigest = ContentDigest([7; 16]);
+
+    fn stamp(ctime_ns: i64, settled: bool) -> Stamp {
+        let stat = StatKey {
+            size: 5,
+            mtime_ns: 1,
+            ctime_ns,
+            ino: 3,
+            mode: 0o644 | type_bits(Kind::File),
+            uid: 0,
+            gid: 0,
+        };
+        Stamp {
+            stat,
+            racy: false,
+            inconsistent: false,
+            settled,
+        }
+    }
+
+    fn record(of: &Stamp, bits: u8) -> Record {
+        let stat = &of.stat;
+        Record {
+            kind: Kind::File,
+            mode: 0o644,
+            uid: stat.uid,
+            gid: stat.gid,
+            size: stat.size,
+            mtime_ns: stat.mtime_ns,
+            ctime_ns: stat.ctime_ns,
+            ino: stat.ino,
+            trust: trust::STAMPED | bits,
+            content: Some(DIGEST),
+            extra: None,
+            hardlink: None,
+        }
+    }
+
+    #[test]
+    fn a_second_read_that_finds_the_same_under_old_times_ends_the_doubt_of_walks() {
+        let now = stamp(2, true);
+        let before = record(&now, trust::BUSY);
+        let bits = Record::busy_bits;
+        let busy = Writers::MaybeSome;
+        assert_eq!(bits(Some(&before), Writers::None, &now, DIGEST), 0);
+        assert_eq!(bits(None, busy, &now, DIGEST), trust::BUSY);
+        let twice = trust::BUSY | trust::TWICE;
+        assert_eq!(bits(Some(&before), busy, &now, DIGEST), twice);
+        // Other bytes, other times, or times that are young.
+        let other = ContentDigest([8; 16]);
+        assert_eq!(bits(Some(&before), busy, &now, other), trust::BUSY);
+        let later = stamp(3, true);
+        assert_eq!(bits(Some(&before), busy, &later, DIGEST), trust::BUSY);
+        let young = stamp(2, false);
+        assert_eq!(bits(Some(&before), busy, &young, DIGEST), trust::BUSY);
+    }
+
+    #[test]
+    fn what_was_read_while_it_was_written_is_read_when_something_is_told_of_it() {
+        let doubted = |bits| {
+            let record = record(&stamp(2, true), bits);
+            [Looks::ByEvents, Looks::AtEverything].map(|looks| record.may_be_in_flight(looks))
+        };
+        assert_eq!(doubted(0), [false, false]);
+        assert_eq!(doubted(trust::BUSY), [true, true]);
+        assert_eq!(doubted(trust::BUSY | trust::TWICE), [true, false]);
+    }
 }

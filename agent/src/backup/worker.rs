@@ -107,6 +107,10 @@ const CHANGED_SILENTLY: &str = "stored as it is now, but it is not what it was, 
     its size have changed: a damaged disk or memory, or a filesystem that does not tell of changes; compare \
     it with the snapshot before";
 
+/// Of content that was written under times of before the last read.
+const WRITTEN_MEANWHILE: &str = "stored as it is now; what the snapshots before have of it was read while it was \
+    being written, and is of no one moment";
+
 /// What becomes of a path whose look failed.
 fn settle(looked: Result<Stored, ReadError>, look: &Look) -> Result<Outcome> {
     let old = look.old.as_ref();
@@ -172,15 +176,21 @@ fn look_at(
         stat.size = outcome.size;
         let content = Some((content, outcome.digest, Some(outcome.stamp)));
         let mut stored = finish(look, &stat, xattrs, Vec::new(), content).map_err(stopped)?;
+        let old = look.old.as_ref();
+        stored.record.trust |=
+            Record::busy_bits(old, outcome.writers, &outcome.stamp, outcome.digest);
         let silent = look.unmoved
             && found.stat.key() == outcome.stat.key()
             && !outcome.stamp.inconsistent
-            && look
-                .old
-                .is_some_and(|old| old.content.is_some_and(|old| old != outcome.digest));
-        stored.problem = match silent {
-            true => Some(ItemProblem::new("ChangedSilently", CHANGED_SILENTLY)),
-            false => outcome.problem,
+            && old.is_some_and(|old| old.content.is_some_and(|old| old != outcome.digest));
+        let was_busy = old.is_some_and(|old| old.trust & trust::BUSY != 0);
+        stored.problem = match (silent, was_busy) {
+            (true, false) => Some(ItemProblem::new("ChangedSilently", CHANGED_SILENTLY)),
+            // Found by a pass. Else the end of the write was told, and this is how it is taken in.
+            (true, true) if look.lost => {
+                Some(ItemProblem::new("ChangedWhileRead", WRITTEN_MEANWHILE))
+            }
+            _ => outcome.problem,
         };
         return check(stored);
     }
@@ -212,8 +222,13 @@ fn look_at(
     };
     let read = content.is_some();
     let mut stored = finish(look, &stat, xattrs, meta.target, content).map_err(stopped)?;
-    if !read {
-        stored.record.trust |= meta_trust(&stat, class, before_ns);
+    match &look.content {
+        // Whoever wrote it then may be at it still.
+        Source::Parent(_, record) if read => {
+            stored.record.trust |= record.trust & (trust::BUSY | trust::TWICE);
+        }
+        _ if !read => stored.record.trust |= meta_trust(&stat, class, before_ns),
+        _ => {}
     }
     check(stored)
 }

@@ -50,6 +50,11 @@ pub mod trust {
     pub const SETTLED: u8 = 8;
     /// The inode had more than one name, or is a directory: it is found by its number.
     pub const LINKED: u8 = 16;
+    /// Somebody had the file open for writing when it was read, or nobody could tell. The kernel stamps a write(2)
+    /// when it begins: what such a call puts there after the read is under the same times.
+    pub const BUSY: u8 = 32;
+    /// Of a busy one: its times had long stood still, and two reads found the same.
+    pub const TWICE: u8 = 64;
 }
 
 /// Bytes of records after which a block is closed.
@@ -62,6 +67,11 @@ const CONTENT: u8 = 1;
 const EXTRA: u8 = 2;
 const HARDLINK: u8 = 4;
 const SAME_OWNER: u8 = 8;
+/// Bits of trust that have no room beside the kind; a program from before passes them over.
+const IS_BUSY: u8 = 16;
+const IS_TWICE: u8 = 32;
+/// Those that have room there.
+const BESIDE_KIND: u8 = 31;
 
 /// Why a block cannot be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +138,17 @@ impl BlockBuilder {
             } else {
                 0
             }
-            | if same_owner { SAME_OWNER } else { 0 };
+            | if same_owner { SAME_OWNER } else { 0 }
+            | if record.trust & trust::BUSY != 0 {
+                IS_BUSY
+            } else {
+                0
+            }
+            | if record.trust & trust::TWICE != 0 {
+                IS_TWICE
+            } else {
+                0
+            };
         if record.trust & trust::LINKED != 0 {
             self.bytes[1] |= HAS_LINKED;
         }
@@ -137,7 +157,7 @@ impl BlockBuilder {
             shared as u8,
             (name.len() - shared) as u8,
             present,
-            (record.kind as u8) | (record.trust << 3),
+            (record.kind as u8) | ((record.trust & BESIDE_KIND) << 3),
         ]);
         self.bytes.extend_from_slice(&name[shared..]);
         if !same_owner {
@@ -278,7 +298,17 @@ impl Block {
                 mtime_ns,
                 ctime_ns,
                 ino,
-                trust: kind >> 3,
+                trust: (kind >> 3)
+                    | if present & IS_BUSY != 0 {
+                        trust::BUSY
+                    } else {
+                        0
+                    }
+                    | if present & IS_TWICE != 0 {
+                        trust::TWICE
+                    } else {
+                        0
+                    },
                 content: digest(CONTENT)?.map(ContentDigest),
                 extra: digest(EXTRA)?,
                 hardlink: digest(HARDLINK)?,

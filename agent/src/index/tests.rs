@@ -36,7 +36,7 @@ fn record(n: u64, kind: Kind) -> Record {
         mtime_ns: -(n as i64),
         ctime_ns: i64::MAX - n as i64,
         ino: n.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        trust: (n % 32) as u8,
+        trust: (n % 128) as u8,
         content: n.is_multiple_of(2).then_some(ContentDigest([n as u8; 16])),
         extra: n.is_multiple_of(3).then_some([n as u8; 16]),
         hardlink: n.is_multiple_of(5).then_some([n as u8; 16]),

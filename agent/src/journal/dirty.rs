@@ -43,6 +43,8 @@ pub(crate) struct Changes {
     pub(crate) this: bool,
     /// Anything directly in it, whatever the names.
     pub(crate) all: bool,
+    /// Of names that are not told apart: a directory came, maybe with the number of one that was there.
+    pub(crate) directory_came: bool,
     pub(crate) names: HashMap<Box<[u8]>, Name>,
 }
 
@@ -55,6 +57,10 @@ pub(crate) struct Name {
     pub(crate) moved_away: bool,
     /// The inode that the last event was about.
     pub(crate) target: Option<Handle>,
+    /// And whether that is a directory.
+    pub(crate) directory: bool,
+    /// A directory came, whatever is there now.
+    pub(crate) directory_came: bool,
     /// It came, and went or came again: it may have stood for an inode of which nothing else is known.
     pub(crate) came_and_went: bool,
 }
@@ -64,6 +70,8 @@ const NAMES: What = What::CREATE
     .and(What::DELETE)
     .and(What::MOVED_FROM)
     .and(What::MOVED_TO);
+/// Bits that say that a name came.
+const CAME: What = What::CREATE.and(What::MOVED_TO);
 /// Bits after which a name, or what it stands for, is not what it was.
 const CHANGES: What = NAMES
     .and(What::MODIFY)
@@ -100,7 +108,8 @@ impl Dirty {
         if !event.name.is_empty() {
             if changes.all {
                 // Its names are not told apart any more: the inode is all that is left of the event.
-                displaced.clone_from(&event.target);
+                changes.directory_came |= event.directory && event.what.any(CAME);
+                displaced = event.target.clone().filter(|_| !event.directory);
             } else {
                 let before = changes.names.len();
                 displaced = changes.note(event);
@@ -110,13 +119,18 @@ impl Dirty {
                 }
             }
         }
-        if let Some(target) = displaced.filter(|_| !event.directory) {
+        if let Some(target) = displaced {
             self.add_target(target);
         }
         if self.names_count > MOST_NAMES {
             self.collapse_largest();
         }
         true
+    }
+
+    /// Whether any name came and went, as far as that is known.
+    pub(crate) fn may_hide(&self) -> bool {
+        self.everything.is_some() || self.directories.values().any(Changes::may_hide)
     }
 
     /// Counts the names, after directories were put in as they are.
@@ -172,13 +186,15 @@ impl Dirty {
             let mut displaced = Vec::new();
             let mine = self.directories.entry(key.clone()).or_default();
             mine.this |= changes.this;
+            mine.directory_came |= changes.directory_came;
             if changes.all && !mine.all {
                 self.names_count -= mine.names.len();
                 displaced.extend(mine.take_all());
             }
             for (name, earlier) in changes.names {
                 if mine.all {
-                    displaced.extend(earlier.target);
+                    mine.directory_came |= earlier.directory_came;
+                    displaced.extend(earlier.file());
                     continue;
                 }
                 match mine.names.entry(name) {
@@ -191,8 +207,9 @@ impl Dirty {
                         later.came |= earlier.came;
                         later.moved_away |= earlier.moved_away;
                         later.came_and_went |= earlier.came_and_went || earlier.came;
+                        later.directory_came |= earlier.directory_came;
                         if earlier.target != later.target {
-                            displaced.extend(earlier.target);
+                            displaced.extend(earlier.file());
                         }
                     }
                 }
@@ -265,23 +282,42 @@ impl Changes {
             Some(name) => name,
             None => self.names.entry(event.name.into()).or_default(),
         };
-        let came = event.what.any(What::CREATE.and(What::MOVED_TO));
+        let came = event.what.any(CAME);
         let went = event.what.any(What::DELETE.and(What::MOVED_FROM));
         name.came_and_went |= (came || went) && name.came || came && went;
         name.came |= came;
+        name.directory_came |= came && event.directory;
         name.moved_away |= event.what.any(What::MOVED_FROM);
         match (&event.target, &name.target) {
             (None, _) => None,
             (new, old) if new == old => None,
-            (new, _) => mem::replace(&mut name.target, new.clone()),
+            (new, _) => {
+                let was_directory = mem::replace(&mut name.directory, event.directory);
+                let old = mem::replace(&mut name.target, new.clone());
+                old.filter(|_| !was_directory)
+            }
         }
     }
 
-    /// Forgets the names; the inodes that they stood for.
+    /// Forgets the names; the inodes that they stood for, but for directories.
     fn take_all(&mut self) -> Vec<Handle> {
         self.all = true;
         let names = mem::take(&mut self.names);
-        names.into_values().filter_map(|name| name.target).collect()
+        self.directory_came |= names.values().any(|name| name.directory_came);
+        names.into_values().filter_map(Name::file).collect()
+    }
+
+    /// Whether a name came and went that no source but one with targets knows the inode of: it may have been a second
+    /// one of any file.
+    pub(crate) fn may_hide(&self) -> bool {
+        self.all || self.names.values().any(|name| name.came_and_went)
+    }
+}
+
+impl Name {
+    /// The inode, unless it is a directory: that has no other names.
+    fn file(self) -> Option<Handle> {
+        self.target.filter(|_| !self.directory)
     }
 }
 
@@ -328,6 +364,49 @@ mod tests {
         assert!(dirty.targets.is_empty());
         dirty.take_in(&event(1, b"c", What::MOVED_TO, handle(8)));
         assert_eq!(dirty.targets, HashSet::from([handle(7).unwrap()]));
+    }
+
+    #[test]
+    fn a_file_whose_name_went_to_a_directory_is_kept_and_a_directory_is_not() {
+        let of = |what, target, directory| Event {
+            directory,
+            ..event(1, b"n", what, handle(target))
+        };
+        let mut dirty = Dirty::default();
+        dirty.take_in(&of(What::CREATE, 7, false));
+        dirty.take_in(&of(What::CREATE, 8, true));
+        assert_eq!(dirty.targets, HashSet::from([handle(7).unwrap()]));
+        dirty.take_in(&of(What::CREATE, 9, false));
+        assert_eq!(dirty.targets.len(), 1);
+        assert!(dirty.directories[&key(1)].may_hide());
+    }
+
+    #[test]
+    fn that_a_directory_came_outlives_the_names() {
+        for late in [false, true] {
+            let mut dirty = Dirty::default();
+            let came = Event {
+                directory: true,
+                ..event(1, b"s", What::CREATE, handle(1 << 20))
+            };
+            if !late {
+                dirty.take_in(&came);
+            }
+            for n in 0..=DIRECTORY_NAMES as u32 {
+                dirty.take_in(&event(1, &n.to_be_bytes(), What::MODIFY, handle(n)));
+            }
+            if late {
+                assert!(!dirty.directories[&key(1)].directory_came);
+                dirty.take_in(&came);
+            }
+            let changes = &dirty.directories[&key(1)];
+            assert!(changes.all && changes.directory_came);
+            // Directories have no other names.
+            assert_eq!(dirty.targets.len(), DIRECTORY_NAMES + 1);
+            let mut later = Dirty::default();
+            later.put_back(dirty);
+            assert!(later.directories[&key(1)].directory_came);
+        }
     }
 
     #[test]

@@ -6,12 +6,14 @@
 //! then only by a run whose parent is the snapshot of the last accepted run. Whatever breaks it costs a walk,
 //! with a reason, and never a backup.
 
-use super::directories::{Directories, New, NoRoom, Room};
+use super::directories::{Directories, NoRoom};
 use super::dirty::Dirty;
 use super::open_files::{Listed, OpenFiles};
+use super::room::Room;
 use super::share::Share;
-use super::source::{self, Event, Kind, OpenError, Source, Told, WatchError, What};
+use super::source::{self, Event, Key, Kind, OpenError, Source, Told, WatchError, What};
 use crate::beneath::{Dir, Root};
+use crate::cancel::Cancel;
 use crate::faults::{self, Fault};
 use crate::mount::{FsClass, Identity};
 use crate::some_paths::SomePaths;
@@ -42,6 +44,8 @@ pub(crate) struct Journal {
     pub(super) state: Mutex<State>,
     /// Files probed since others were left some time.
     pub(super) probed: AtomicUsize,
+    /// The volume is served no more, or has another journal: nothing of it may stay open for this one.
+    pub(super) gone: Cancel,
 }
 
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub(super) struct State {
     pub(super) walk: u32,
     /// The walk that the epoch began with.
     pub(super) epoch: u32,
+    /// The walk that was accepted last.
+    pub(super) accepted: u32,
     pub(super) directories: Directories,
     pub(super) dirty: Dirty,
     pub(super) open: OpenFiles,
@@ -120,30 +126,35 @@ impl Journal {
         room: Arc<Room>,
         share: Share,
     ) -> Arc<Self> {
-        let state = State {
-            source: None,
-            ground: None,
-            broken: Some("FirstRun"),
-            seeded: false,
-            walk: 0,
-            epoch: 0,
-            directories: Directories::new(room.clone()),
-            dirty: Dirty::default(),
-            open: OpenFiles::default(),
-            last: None,
-            changes: Changes::default(),
-            walked: None,
-            limited: None,
-            tidied: None,
-            share,
-        };
-        Arc::new(Self {
-            volume,
-            path,
-            kinds,
-            room,
-            state: Mutex::new(state),
-            probed: AtomicUsize::new(0),
+        Arc::new_cyclic(|journal| {
+            let directories = Directories::new(room.clone(), journal.clone());
+            let state = State {
+                source: None,
+                ground: None,
+                broken: Some("FirstRun"),
+                seeded: false,
+                walk: 0,
+                epoch: 0,
+                accepted: 0,
+                directories,
+                dirty: Dirty::default(),
+                open: OpenFiles::default(),
+                last: None,
+                changes: Changes::default(),
+                walked: None,
+                limited: None,
+                tidied: None,
+                share,
+            };
+            Self {
+                volume,
+                path,
+                kinds,
+                room,
+                state: Mutex::new(state),
+                probed: AtomicUsize::new(0),
+                gone: Cancel::new(),
+            }
         })
     }
 
@@ -169,9 +180,6 @@ impl Journal {
             state.open = OpenFiles::default();
             state.share.hold(0);
         }
-        if state.dirty.is_crowded() {
-            state.forget_dead(&self.path);
-        }
     }
 
     /// Where events come from.
@@ -191,6 +199,20 @@ impl Journal {
         wants
     }
 
+    /// Whether it holds so many inodes that those which exist no more should be forgotten.
+    pub(super) fn wants_forgetting(&self) -> bool {
+        self.state().dirty.is_crowded()
+    }
+
+    /// Gives up what is watched, if the volume still has too much of the room.
+    pub(super) fn give_way(&self) {
+        let mut state = self.state();
+        if state.directories.is_too_much() {
+            tracing::warn!(volume = %self.volume, "others need the room of what is watched here");
+            state.give_way();
+        }
+    }
+
     /// Watches a directory that is about to be listed by this walk. A failure breaks the epoch.
     pub(super) fn watch(&self, walk: u32, path: &RelPath, dir: &Dir) {
         use rustix::fd::AsFd;
@@ -206,32 +228,36 @@ impl Journal {
         };
         let watched = source.watch(dir.as_fd());
         let mut state = self.state();
+        let is_same = |now: &Arc<dyn Source>| Arc::ptr_eq(now, &source);
+        if !state.source.as_ref().is_some_and(is_same) {
+            return; // It was given up meanwhile: the key is of no use.
+        }
         match watched {
-            Ok(key) => {
-                match state.directories.add(key.clone(), path, walk) {
-                    Err(NoRoom) => state.break_for("WatchLimit"),
-                    // Files in it may have been opened before it was watched. Those of the epoch's first
-                    // walk are probed all.
-                    Ok(New(true)) if walk != state.epoch => {
-                        if state.open.suspect_all(&key).is_err() {
-                            state.break_for("TooManyOpenFiles");
-                        }
+            Ok(key) => match state.directories.add(key.clone(), path, walk) {
+                Err(NoRoom) => state.give_way(),
+                Ok(added) => {
+                    // Files in it may have been opened before it was watched, or it was elsewhere when its files
+                    // were to be probed. Until the epoch is trusted, what is unprobed is probed.
+                    if added.unprobed && state.seeded {
+                        state.suspect_all(&key);
                     }
-                    Ok(_) => {}
+                    drop(state);
+                    if added.crowded {
+                        self.room.make();
+                    }
                 }
-            }
+            },
             // It is listed next, and found to be gone.
             Err(WatchError::Gone) => {}
             Err(error) => {
-                let reason = match error {
-                    WatchError::Limit(_) => "WatchLimit",
-                    WatchError::Unsupported(_) => "WatchUnsupported",
-                    _ => "WatchFailed",
-                };
                 if state.broken.is_none() {
                     tracing::warn!(volume = %self.volume, %path, %error, "a directory cannot be watched");
                 }
-                state.break_for(reason);
+                match error {
+                    WatchError::Limit(_) => state.give_way(),
+                    WatchError::Unsupported(_) => state.break_for("WatchUnsupported"),
+                    _ => state.break_for("WatchFailed"),
+                }
             }
         }
     }
@@ -268,7 +294,7 @@ impl Journal {
         if state.broken == Some("WatchLimit") {
             // What was watched is of use to others; there may be room again later.
             state.source = None;
-            state.directories = Directories::new(self.room.clone());
+            state.directories.clear();
             let until = *state
                 .limited
                 .get_or_insert_with(|| Instant::now() + LIMITED);
@@ -278,7 +304,7 @@ impl Journal {
             state.limited = None;
         }
         if state.source.is_none() {
-            state.directories = Directories::new(self.room.clone());
+            state.directories.clear();
             state.break_for("AgentStarted");
             let top = root.top().map_err(|_| "WatchFailed")?;
             match source::open(top.as_fd(), self.kinds) {
@@ -303,6 +329,21 @@ impl State {
         self.seeded = false;
     }
 
+    /// There is no room: what is watched is of use to others.
+    fn give_way(&mut self) {
+        self.break_for("WatchLimit");
+        self.source = None;
+        self.directories.clear();
+    }
+
+    /// Any file directly in a directory may have writers.
+    fn suspect_all(&mut self, key: &Key) {
+        match self.open.suspect_all(key) {
+            Ok(()) => self.directories.probed(key),
+            Err(_) => self.break_for("TooManyOpenFiles"),
+        }
+    }
+
     /// The files that may have writers.
     pub(super) fn open_files(&self) -> Vec<Listed> {
         match faults::on(Fault::NoOpenFiles) {
@@ -321,6 +362,7 @@ impl State {
         self.broken = None;
         self.seeded = false;
         self.epoch = walk;
+        self.directories.begin();
         self.open = OpenFiles::default();
         self.last = None;
     }
@@ -374,21 +416,5 @@ impl State {
         if let Some(reason) = self.dirty.everything {
             self.break_for(reason);
         }
-    }
-
-    /// Targets that exist no more have no other names.
-    fn forget_dead(&mut self, path: &std::path::Path) {
-        use rustix::fd::AsFd;
-        let Ok(top) = Root::open(path).and_then(|root| {
-            root.top().map_err(|errno| crate::beneath::RootError::Open {
-                path: path.to_owned(),
-                source: errno.into(),
-            })
-        }) else {
-            return;
-        };
-        let exists =
-            |handle: &source::Handle| !matches!(source::find(top.as_fd(), handle), Ok(None));
-        self.dirty.keep_targets(exists);
     }
 }

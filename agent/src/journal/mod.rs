@@ -1,7 +1,7 @@
 //! What may have changed in a volume since its last accepted run, as the kernel tells it. Events only
 //! add work, or shorten a walk where that is proven; they never decide what a file holds.
 //!
-//! [`Journals`] are all journals of an agent: one thread takes events in for all volumes, one looks after
+//! [`Journals`] are all journals of an agent: one thread takes events in for all volumes, others look after
 //! what can wait (`tend`). Each volume has a queue of its own in the kernel, so that a noisy one breaks
 //! nobody else's epoch. A run uses its volume's journal through a `Turn`.
 
@@ -13,6 +13,7 @@ mod inotify;
 mod open_files;
 mod plan;
 mod reader;
+mod room;
 mod share;
 pub(crate) mod source;
 mod standing;
@@ -27,16 +28,15 @@ pub(crate) use turn::{Beginning, Turn};
 use crate::cancel::Cancel;
 use crate::rules::Rules;
 use crate::settings::JournalSource;
-use directories::Room;
 use reader::Reader;
+use room::Room;
 use share::{Share, Shares};
 use source::Kind;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use tend::Task;
+use tend::{Queue, Task};
 
 /// Share of the directories that the kernel lets a user watch.
 const SHARE_PERCENT: usize = 75;
@@ -56,7 +56,7 @@ struct Inner {
     room: Arc<Room>,
     shares: Arc<Shares>,
     reader: Reader,
-    tend: Mutex<Sender<Task>>,
+    tend: Arc<Queue>,
     cancel: Cancel,
 }
 
@@ -74,22 +74,24 @@ impl Journals {
     }
 
     pub(crate) fn with(kinds: &'static [Kind], most_directories: usize) -> io::Result<Self> {
-        let (tend, tasks) = channel();
-        let cancel = Cancel::new();
-        let stop = cancel.clone();
-        std::thread::Builder::new()
-            .name("tend".to_owned())
-            .spawn(move || tend::all(&tasks, &stop))?;
-        Ok(Self(Arc::new(Inner {
+        let (tend, cancel) = (Arc::new(Queue::default()), Cancel::new());
+        let inner = Inner {
             journals: Mutex::default(),
             let_go: Mutex::default(),
             kinds,
             room: Room::new(most_directories, MOST_BYTES),
             shares: Shares::new(share::MOST_ENTRIES),
             reader: Reader::start(tend.clone(), cancel.clone())?,
-            tend: Mutex::new(tend),
+            tend,
             cancel,
-        })))
+        };
+        for _ in 0..tend::THREADS {
+            let queue = inner.tend.clone();
+            std::thread::Builder::new()
+                .name("tend".to_owned())
+                .spawn(move || tend::all(&queue))?;
+        }
+        Ok(Self(Arc::new(inner)))
     }
 
     /// The journal of a volume, which is at this path now.
@@ -105,19 +107,29 @@ impl Journals {
         let share = Share::new(self.0.shares.clone());
         let journal = Journal::new(volume.to_owned(), path.to_owned(), kinds, room, share);
         self.0.reader.add(&journal);
-        journals.insert(volume.to_owned(), journal.clone());
+        if let Some(other) = journals.insert(volume.to_owned(), journal.clone()) {
+            other.gone.cancel();
+        }
         journal
     }
 
     /// The volumes that are not among these are gone, and their journals with them.
     pub fn retain(&self, volumes: &HashSet<String>) {
-        self.journals().retain(|volume, _| volumes.contains(volume));
+        self.journals().retain(|volume, journal| {
+            let there = volumes.contains(volume);
+            if !there {
+                journal.gone.cancel();
+            }
+            there
+        });
         self.let_go().retain(|volume| volumes.contains(volume));
     }
 
     /// The volume is not followed any more, until a run wants it to be: what watched it is let go.
     pub fn let_go_of(&self, volume: &str) {
-        self.journals().remove(volume);
+        if let Some(journal) = self.journals().remove(volume) {
+            journal.gone.cancel();
+        }
         self.let_go().insert(volume.to_owned());
     }
 
@@ -128,11 +140,13 @@ impl Journals {
 
     /// A run of the volume was accepted: what can wait is done now.
     pub(crate) fn look_after(&self, journal: &Arc<Journal>, rules: &Rules) {
-        let tend = self.0.tend.lock().unwrap_or_else(PoisonError::into_inner);
-        let journal = Arc::downgrade(journal);
-        // The thread ends with the journals only.
-        let _ = tend.send(Task::Seed(journal.clone(), Box::new(rules.clone())));
-        let _ = tend.send(Task::Tidy(journal));
+        {
+            let mut state = journal.state();
+            state.accepted = state.walk;
+        }
+        let tend = &self.0.tend;
+        tend.push(journal, Task::Seed(Box::new(rules.clone())));
+        tend.push(journal, Task::Tidy);
     }
 
     /// Nobody reads events for a while.
@@ -142,6 +156,36 @@ impl Journals {
         self.0.reader.paused.store(paused, ordering);
         // It may be in the middle of a round.
         std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+
+    /// What can wait is not begun for a while, or again.
+    #[cfg(test)]
+    pub(crate) fn hold_tending(&self, held: bool) {
+        self.0.tend.hold(held);
+    }
+
+    /// Returns when inodes that are gone are to be forgotten.
+    #[cfg(test)]
+    pub(crate) fn await_forgetting(&self) {
+        while !self.0.tend.is_to_forget() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    /// Returns when nothing is left that could wait.
+    #[cfg(test)]
+    pub(crate) fn await_tending(&self) {
+        while !self.0.tend.is_idle() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    /// The next run of each volume walks, as it does once a day.
+    #[cfg(test)]
+    pub(crate) fn walk_is_due(&self) {
+        for journal in self.journals().values() {
+            journal.state().walked = None;
+        }
     }
 
     /// How each volume stands.
@@ -192,6 +236,10 @@ pub(crate) fn kernel_limits() -> Vec<(&'static str, u64)> {
             "/proc/sys/fs/fanotify/max_user_marks",
         ),
         (
+            "fs.fanotify.max_user_groups",
+            "/proc/sys/fs/fanotify/max_user_groups",
+        ),
+        (
             "fs.inotify.max_user_watches",
             "/proc/sys/fs/inotify/max_user_watches",
         ),
@@ -210,6 +258,10 @@ pub(crate) fn kernel_limits() -> Vec<(&'static str, u64)> {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.cancel.cancel();
+        self.tend.end();
+        let journals = self.journals.get_mut();
+        let journals = journals.unwrap_or_else(PoisonError::into_inner);
+        journals.values().for_each(|journal| journal.gone.cancel());
     }
 }
 

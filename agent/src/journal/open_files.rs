@@ -5,6 +5,7 @@
 //! Bounded: too many names in a directory become "every file directly in it". Pure.
 
 use super::source::{Handle, Key, Kind, What};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::mem;
 
@@ -115,6 +116,22 @@ impl OpenFiles {
         Ok(displaced)
     }
 
+    /// A name may have writers, for a reason of our own; nobody is about to probe it.
+    pub(crate) fn add(&mut self, key: &Key, name: &[u8]) -> Result<(), TooMany> {
+        let files = self.files(key)?;
+        match files.names.get_mut(name) {
+            // Whoever probes it now did not know.
+            Some(file) => file.told = Told::More,
+            None => {
+                let (target, told) = (None, Told::More);
+                files.names.insert(name.into(), File { target, told });
+                self.names_count += 1;
+                self.bound();
+            }
+        }
+        Ok(())
+    }
+
     /// A name may have writers, for a reason of our own; it is about to be probed.
     pub(crate) fn suspect(&mut self, key: &Key, name: &[u8]) -> Result<(), TooMany> {
         let files = self.files(key)?;
@@ -127,6 +144,7 @@ impl OpenFiles {
                 };
                 files.names.insert(name.into(), file);
                 self.names_count += 1;
+                self.bound();
             }
         }
         Ok(())
@@ -218,16 +236,18 @@ impl OpenFiles {
         Ok(self.directories.entry(key.clone()).or_default())
     }
 
-    /// "Every file directly in it" takes the place of the names of the largest directories.
+    /// "Every file directly in it" takes the place of the names of the largest directories. Half of the names go at once,
+    /// so that this is done once for very many of them.
     fn bound(&mut self) {
-        while self.names_count > MOST_NAMES {
-            let largest = self
-                .directories
-                .values_mut()
-                .max_by_key(|files| files.names.len());
-            let Some(files) = largest else {
+        if self.names_count <= MOST_NAMES {
+            return;
+        }
+        let mut all: Vec<&mut Files> = self.directories.values_mut().collect();
+        all.sort_unstable_by_key(|files| Reverse(files.names.len()));
+        for files in all {
+            if self.names_count <= MOST_NAMES / 2 {
                 return;
-            };
+            }
             self.names_count -= files.names.len();
             files.names = HashMap::new();
             files.all += 1;
@@ -288,6 +308,54 @@ mod tests {
         files.quiet(&KEY, b"x", Kind::Fanotify);
         files.all_probed(&KEY, 1);
         assert!(files.list().is_empty());
+    }
+
+    #[test]
+    fn half_of_the_names_go_at_once() {
+        let mut files = OpenFiles::default();
+        let most = MOST_NAMES as u32;
+        let mut n = 0;
+        let mut one_more = |files: &mut OpenFiles| {
+            // A few in each of very many directories.
+            let key = Key::Watch((n / 4 % (MOST_DIRECTORIES as u32)) as i32);
+            let name = n.to_be_bytes();
+            n += 1;
+            files.take_in(&key, &name, What::OPEN, None).unwrap();
+        };
+        (0..most).for_each(|_| one_more(&mut files));
+        assert_eq!(files.names_count, MOST_NAMES);
+        one_more(&mut files);
+        // Whole directories go.
+        let left = MOST_NAMES / 2 - 3;
+        assert_eq!(files.names_count, left);
+        let of = |files: &OpenFiles| {
+            let list = files.list();
+            let names: usize = list.iter().map(|listed| listed.names.len()).sum();
+            let all = list.iter().filter(|listed| listed.all > 0).count();
+            (names, all)
+        };
+        assert_eq!(of(&files), (left, MOST_NAMES / 8 + 1));
+        (0..most / 2 + 3).for_each(|_| one_more(&mut files));
+        assert_eq!(files.names_count, MOST_NAMES, "not again at once");
+        // Names of our own are bounded too.
+        for n in 0..most * 2 {
+            files.suspect(&KEY, &n.to_be_bytes()).unwrap();
+            assert!(files.names_count <= MOST_NAMES);
+        }
+        assert_eq!(of(&files).0, files.names_count);
+    }
+
+    #[test]
+    fn what_is_added_while_it_is_probed_stays() {
+        let mut files = OpenFiles::default();
+        files.suspect(&KEY, b"a").unwrap();
+        files.add(&KEY, b"a").unwrap();
+        files.quiet(&KEY, b"a", Kind::Fanotify);
+        assert_eq!(files.names_count, 1);
+        files.suspect(&KEY, b"a").unwrap();
+        files.quiet(&KEY, b"a", Kind::Fanotify);
+        files.add(&KEY, b"a").unwrap();
+        assert_eq!(files.names_count, 1);
     }
 
     #[test]

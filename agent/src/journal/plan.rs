@@ -119,6 +119,9 @@ impl<'a> Planner<'a> {
                 Some(path) => self.directory(path, changes)?,
                 // Gone: what stood there stands elsewhere, or nowhere.
                 None => {
+                    if self.kind == Kind::Inotify && changes.may_hide() {
+                        return Err(NoPlan::Walk("HiddenLink"));
+                    }
                     let names = changes.names.values();
                     names.for_each(|name| self.hide(name.target.as_ref(), Doubt::Content));
                 }
@@ -131,7 +134,7 @@ impl<'a> Planner<'a> {
                 continue;
             };
             if listed.all > 0 {
-                self.everything_in(path)?;
+                self.everything_in(path, false)?;
             }
             for (name, target) in names {
                 self.suspect(path, name, target.as_ref())?;
@@ -164,7 +167,7 @@ impl<'a> Planner<'a> {
                 // Any of the names may have been a second one of any file.
                 return Err(NoPlan::Walk("HiddenLink"));
             }
-            self.everything_in(path)?;
+            self.everything_in(path, changes.directory_came)?;
         }
         for (name, what) in &changes.names {
             self.name(path, name, what)?;
@@ -205,6 +208,10 @@ impl<'a> Planner<'a> {
             return Ok(());
         };
         let Some(dir) = self.dir(directory)? else {
+            if self.kind == Kind::Inotify && what.came {
+                // Nobody can say what it was a name of.
+                return Err(NoPlan::Walk("HiddenLink"));
+            }
             self.hide(what.target.as_ref(), Doubt::Content);
             return Ok(());
         };
@@ -217,9 +224,7 @@ impl<'a> Planner<'a> {
             return Err(NoPlan::Walk("HiddenLink"));
         }
         if let Some(target) = &what.target
-            && !found
-                .as_ref()
-                .is_ok_and(|stat| stat.kind == EntryKind::Directory)
+            && !what.directory
             && source::handle_of(dir.as_fd(), name).as_ref() != Ok(target)
         {
             self.hide(Some(target), Doubt::Content);
@@ -331,24 +336,26 @@ impl<'a> Planner<'a> {
             self.seen.insert(stat.ino);
             return Ok(());
         }
-        if !self.names_of(stat.ino)? && self.is_old(stat) {
+        // One that had a single name when it was looked at last is not known as one with several.
+        if self.names_of(stat.ino)? < stat.nlink as usize && self.is_old(stat) {
             self.search.insert(stat.ino);
         }
         Ok(())
     }
 
-    /// The names that the index has of an inode with several; whether it has any.
-    fn names_of(&mut self, ino: u64) -> Result<bool> {
+    /// The names that the index has of an inode with several become targets; how many those are.
+    fn names_of(&mut self, ino: u64) -> Result<usize> {
         let paths = self.lookup.paths_of(ino)?;
         for path in &paths {
             self.add(path, Known::Other)?;
         }
-        Ok(!paths.is_empty())
+        Ok(paths.len())
     }
 
-    /// Whether the index may know the inode.
+    /// Whether the index may know the inode. A birth that is yet to come was told by another clock.
     fn is_old(&self, stat: &Stat) -> bool {
-        stat.btime_ns == 0 || stat.btime_ns < self.known_ns
+        let born = stat.btime_ns;
+        born == 0 || born < self.known_ns || born > crate::sys::realtime_ns()
     }
 
     /// A name that may have changed without an event: it is a target only if it has.

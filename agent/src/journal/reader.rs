@@ -4,12 +4,11 @@
 //! that a busy volume costs less. A queue holds 16,384 events; a round drains it to the end.
 
 use super::epoch::Journal;
-use super::tend::Task;
+use super::tend::{Queue, Task};
 use crate::cancel::Cancel;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::BorrowedFd;
 use std::io;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -32,7 +31,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Starts the thread; it ends soon after `cancel`.
-    pub(super) fn start(tend: Sender<Task>, cancel: Cancel) -> io::Result<Self> {
+    pub(super) fn start(tend: Arc<Queue>, cancel: Cancel) -> io::Result<Self> {
         let journals = Arc::new(Mutex::new(Vec::new()));
         let shared = journals.clone();
         #[cfg(test)]
@@ -66,7 +65,7 @@ impl Reader {
 }
 
 /// Waits for events, and takes in those of the journals that have some.
-fn round(shared: &Mutex<Vec<Weak<Journal>>>, tend: &Sender<Task>) {
+fn round(shared: &Mutex<Vec<Weak<Journal>>>, tend: &Queue) {
     let journals: Vec<Arc<Journal>> = {
         let mut journals = shared.lock().unwrap_or_else(PoisonError::into_inner);
         journals.retain(|journal| journal.strong_count() > 0);
@@ -96,9 +95,12 @@ fn round(shared: &Mutex<Vec<Weak<Journal>>>, tend: &Sender<Task>) {
             continue;
         }
         journal.drain();
+        // A slow disk must not keep the events of other volumes waiting.
+        if journal.wants_forgetting() {
+            tend.push(journal, Task::Forget);
+        }
         if journal.wants_tidying() {
-            // The thread ends with the journals only.
-            let _ = tend.send(Task::Tidy(Arc::downgrade(journal)));
+            tend.push(journal, Task::Tidy);
         }
     }
     thread::sleep(REST);

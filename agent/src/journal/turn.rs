@@ -4,7 +4,7 @@ use super::dirty::{self, Dirty};
 use super::epoch::{Again, Changes, Ground, Journal, Last};
 use super::open_files::Listed;
 use super::plan::{NoPlan, Planner};
-use super::source::{self, Key};
+use super::source::{self, Handle, Key, Kind};
 use crate::beneath::Root;
 use crate::index::Index;
 use crate::mount::{self, Identity};
@@ -81,6 +81,10 @@ impl Journal {
         state.walk += 1;
         let walk = state.walk;
         let watches = reason.is_none();
+        if let Some(reason) = state.dirty.everything {
+            // Which inodes had other names is not known any more.
+            state.break_for(reason);
+        }
         let believed = state.last.as_ref().map(|last| last.snapshot);
         reason = reason
             .or(state.broken)
@@ -91,6 +95,7 @@ impl Journal {
                 .last
                 .as_ref()
                 .and_then(|last| last.again.is_too_much()));
+        let is_hidden = reason.is_some() && state.hides_unseen(|dirty| dirty.may_hide());
         let taken = match reason {
             None => {
                 let (taken, whole) = state.take();
@@ -108,7 +113,7 @@ impl Journal {
                 ..Taken::default()
             },
         };
-        if reason.is_some() && state.broken.is_some() && watches {
+        if reason.is_some() && watches && (state.broken.is_some() || is_hidden) {
             state.begin_epoch(walk);
         }
         drop(state);
@@ -124,6 +129,13 @@ impl Journal {
 }
 
 impl super::epoch::State {
+    /// Whether a walk would lose what may be writing a file by a name that came and went: without targets nobody can
+    /// say which file that was, so all have to be probed.
+    fn hides_unseen(&self, may_hide: impl FnOnce(&Dirty) -> bool) -> bool {
+        let source = self.source.as_ref();
+        source.is_some_and(|source| source.kind() != Kind::Fanotify) && may_hide(&self.dirty)
+    }
+
     /// Takes what a run has to look at; whether it is known where all of it lies.
     fn take(&mut self) -> (Taken, bool) {
         let mut taken = Taken {
@@ -158,6 +170,33 @@ impl super::epoch::State {
 }
 
 impl Taken {
+    /// Whether it has names that came and went.
+    fn may_hide(&self) -> bool {
+        let mut changes = self.directories.iter().map(|(_, changes)| changes);
+        self.dirty.may_hide() || changes.any(dirty::Changes::may_hide)
+    }
+
+    /// Inodes that something happened to under names which are not theirs now: those that a walk does not find out.
+    fn hidden(&self, root: &Root, path_of: impl Fn(&Key) -> Option<RelPath>) -> Vec<Handle> {
+        let mut hidden: Vec<Handle> = self.dirty.targets.iter().cloned().collect();
+        let told = self.dirty.directories.iter();
+        let planned = self.keys.iter().zip(self.directories.iter());
+        let planned = planned.map(|(key, (_, changes))| (key, changes));
+        for (key, changes) in told.chain(planned) {
+            let dir = path_of(key).and_then(|path| root.dir(&path).ok());
+            for (name, what) in &changes.names {
+                let Some(target) = what.target.as_ref().filter(|_| !what.directory) else {
+                    continue;
+                };
+                let there = dir.as_ref().map(|dir| source::handle_of(dir.as_fd(), name));
+                if !there.is_some_and(|there| there.as_ref() == Ok(target)) {
+                    hidden.push(target.clone());
+                }
+            }
+        }
+        hidden
+    }
+
     /// As it was taken out.
     fn into_dirty(self) -> Dirty {
         let mut dirty = self.dirty;
@@ -217,6 +256,10 @@ impl Turn {
             }
             Err(NoPlan::Walk(reason)) => {
                 self.reason = Some(reason);
+                let mut state = self.journal.state();
+                if state.hides_unseen(|_| taken.may_hide()) {
+                    state.begin_epoch(self.walk);
+                }
                 Ok(None)
             }
             Err(NoPlan::Failed(error)) => Err(error),
@@ -267,8 +310,13 @@ impl Turn {
     ) {
         let journal = self.journal.clone();
         let taken = self.take().unwrap_or_default();
+        let hidden = self.hidden(&taken);
         let mut state = journal.state();
         let mut ended = Vec::new();
+        // The next run finds out what they are, and who may be writing them.
+        for target in hidden {
+            state.dirty.add_target(target);
+        }
         for key in state.directories.forget_gone() {
             state.open.directory_gone(&key);
         }
@@ -296,6 +344,27 @@ impl Turn {
         if let Some(source) = source {
             end_watches(&journal.path, source.as_ref(), &ended);
             journal.suspect_all(source.as_ref(), &taken.suspects);
+        }
+    }
+}
+
+impl Turn {
+    /// What a walk within an epoch would lose. One that begins an epoch loses nothing: every file is probed after it.
+    fn hidden(&self, taken: &Taken) -> Vec<Handle> {
+        let journal = &self.journal;
+        let is_within = {
+            let state = journal.state();
+            self.reason.is_some() && state.broken.is_none() && state.epoch != self.walk
+        };
+        if !is_within {
+            return Vec::new();
+        }
+        match Root::open(&journal.path) {
+            Ok(root) => taken.hidden(&root, |key| journal.state().directories.path(key).flatten()),
+            Err(_) => {
+                journal.state().break_for("DirectoryUnreadable");
+                Vec::new()
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ mod window;
 pub use distrust::Distrusted;
 
 use crate::cancel::Cancel;
-use crate::index::Index;
+use crate::index::{Index, trust};
 use crate::journal::Journals;
 use crate::limits::RateLimit;
 use crate::mount::Identity;
@@ -134,6 +134,9 @@ pub struct Findings {
     pub bytes: u64,
     /// Files that hold something else although nothing says that they changed. The next run tells.
     pub silent: Vec<RelPath>,
+    /// Files that hold something else than was read of them while somebody may have been writing them: no
+    /// filesystem's fault. The next run tells.
+    pub in_flight: Vec<RelPath>,
     /// Changed files of which the journal knew nothing. The next run walks.
     pub untold: Vec<RelPath>,
 }
@@ -254,10 +257,14 @@ impl Rolling {
                 self.0.distrusted.add(listed.f_type, name, &found.silent[0]);
             }
             let mut wanted = lock(&volume.wanted);
-            for path in found.silent.iter().chain(&found.untold) {
+            let all = [&found.silent, &found.in_flight, &found.untold];
+            for path in all.into_iter().flatten() {
                 wanted.push(path.clone());
             }
             drop(wanted);
+            if !found.in_flight.is_empty() {
+                Self::doubt(&volume, &listed.known, found.in_flight.clone())?;
+            }
             findings.add(found);
             if volume.gone.is_cancelled() {
                 break;
@@ -288,6 +295,31 @@ impl Rolling {
         list::due(&index, known, time, options, period_ns, &give_way)
     }
 
+    /// These are read by the next run, also if that is one of another process, and walks.
+    fn doubt(volume: &Volume, known: &Known, mut paths: Vec<RelPath>) -> crate::Result<()> {
+        let Ok(_held) = volume.index.try_lock() else {
+            return Ok(()); // A run of this process reads what is wanted.
+        };
+        let (mut index, _) = Index::open(&known.index)?;
+        let Some(mut meta) = index.meta().cloned() else {
+            return Ok(());
+        };
+        if meta.snapshot != known.snapshot {
+            return Ok(());
+        }
+        let (mut lookup, mut writer) = (index.lookup()?, index.writer()?);
+        paths.sort_by_cached_key(RelPath::to_key);
+        for path in paths {
+            if let Some(mut record) = lookup.get(&path)? {
+                record.trust &= !trust::TWICE;
+                writer.put(&path, &record)?;
+            }
+        }
+        meta.totals = writer.totals();
+        index.advance(writer, meta)?;
+        Ok(())
+    }
+
     fn volume(&self, name: &str) -> Arc<Volume> {
         lock(&self.0.volumes)
             .entry(name.to_owned())
@@ -302,6 +334,7 @@ impl Findings {
         self.files += other.files;
         self.bytes += other.bytes;
         self.silent.extend(other.silent);
+        self.in_flight.extend(other.in_flight);
         self.untold.extend(other.untold);
     }
 }

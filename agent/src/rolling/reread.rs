@@ -48,6 +48,9 @@ enum Found {
     Changed,
     /// Another than its record says, and nothing shows it.
     Silent,
+    /// The same of one that somebody may have been writing when it was read: a write(2) that was under way then
+    /// shows nowhere.
+    InFlight,
 }
 
 impl Reading<'_> {
@@ -91,12 +94,19 @@ impl Reading<'_> {
                     );
                     findings.silent.push(path);
                 }
+                Ok(Found::InFlight) if findings.in_flight.len() < NAMED => {
+                    tracing::warn!(
+                        volume = self.volume, %path,
+                        "a file holds something else than was read while it was being written: the next run reads it"
+                    );
+                    findings.in_flight.push(path);
+                }
                 Ok(Found::Changed) if findings.untold.len() < NAMED => {
                     if self.is_untold(&path) {
                         findings.untold.push(path);
                     }
                 }
-                Ok(Found::Silent | Found::Changed) => {}
+                Ok(Found::Silent | Found::InFlight | Found::Changed) => {}
             }
         }
         Ok(findings)
@@ -144,8 +154,10 @@ impl Reading<'_> {
         }
         // Twice the same, or nobody knows what it holds.
         let again = self.digest(reader, &dir, name, record)?;
-        Ok(match again {
-            Some(again) if again == first => Found::Silent,
+        let was_busy = record.trust & trust::BUSY != 0;
+        Ok(match (again, was_busy) {
+            (Some(again), false) if again == first => Found::Silent,
+            (Some(again), true) if again == first => Found::InFlight,
             _ => Found::Nothing,
         })
     }

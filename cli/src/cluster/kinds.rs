@@ -32,8 +32,6 @@ pub const NODES: Kind = kind(CORE, "nodes", false);
 pub const EVENTS: Kind = kind(CORE, "events", true);
 /// ConfigMaps.
 pub const CONFIG_MAPS: Kind = kind(CORE, "configmaps", true);
-/// Claims.
-pub const CLAIMS: Kind = kind(CORE, "persistentvolumeclaims", true);
 /// Services.
 pub const SERVICES: Kind = kind(CORE, "services", true);
 /// DaemonSets.

@@ -255,7 +255,13 @@ async fn read_again(
              backup stores it as it is then"
         );
     }
-    match found.silent.is_empty() {
+    for path in &found.in_flight {
+        eprintln!(
+            "problem: {path}: ChangedWhileRead: it was being written when it was read, and what is stored of it is \
+             of no one moment; the next backup reads it again"
+        );
+    }
+    match found.silent.is_empty() && found.in_flight.is_empty() {
         true => Exit::Done,
         false => Exit::Incomplete,
     }

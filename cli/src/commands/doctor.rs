@@ -81,21 +81,21 @@ impl Finding {
 
 fn kernel() -> Finding {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let numbers: Vec<u32> = release
-        .split(['.', '-'])
-        .take(2)
-        .filter_map(|n| n.parse().ok())
-        .collect();
-    match numbers[..] {
-        [major, minor] if (major, minor) >= (5, 10) => {
-            Finding::new("kernel", State::Good, release.trim())
-        }
-        _ => Finding::new(
+    match is_new_enough(&release) {
+        true => Finding::new("kernel", State::Good, release.trim()),
+        false => Finding::new(
             "kernel",
             State::Bad,
             format!("Linux 5.10 or later is needed; this is {}", release.trim()),
         ),
     }
+}
+
+/// Whether a kernel of this release, as `uname -r` prints it, has what agents need.
+pub fn is_new_enough(release: &str) -> bool {
+    let parts = release.split(|c: char| !c.is_ascii_digit());
+    let numbers: Vec<u32> = parts.take(2).filter_map(|part| part.parse().ok()).collect();
+    matches!(numbers[..], [major, minor] if (major, minor) >= (5, 10))
 }
 
 /// CAP_DAC_READ_SEARCH (2) and CAP_LEASE (28) of capabilities(7), as `/proc/self/status` shows them.
@@ -290,5 +290,24 @@ fn directory(path: &Path) -> Finding {
                 Finding::new(what, State::Bad, format!("cannot be examined: {error}"))
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        for (release, expected) in [
+            ("6.1.0-13-amd64", true),
+            ("5.10.0", true),
+            ("6.18+", true),
+            ("5.9.16", false),
+            ("4.18.0-553.el8.x86_64", false),
+            ("", false),
+        ] {
+            assert_eq!(is_new_enough(release), expected, "{release}");
+        }
     }
 }

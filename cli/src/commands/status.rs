@@ -137,6 +137,6 @@ pub fn agent(agent: &v1::AgentInfo) -> serde_json::Value {
         "clock_ahead_seconds": is_told.then_some(agent.clock_ahead_ns as f64 / 1e9),
         "journal": said.journal, "journal_detail": said.journal_detail,
         "landlock_abi": said.landlock, "landlock_detail": said.landlock_detail,
-        "limits": limits, "troubles": troubles,
+        "kernel": said.kernel, "kubelet_pods": said.kubelet_pods, "limits": limits, "troubles": troubles,
     })
 }

@@ -17,6 +17,15 @@ const SELECT: &str = "SELECT s.id, v.id, s.sequence, s.started_ns, s.received_ns
 const UNACKNOWLEDGED: &str = "s.suspicious = 1 AND s.forgotten_ns IS NULL AND NOT EXISTS \
                               (SELECT 1 FROM marks m WHERE m.subject = s.id AND m.kind = 6)";
 
+/// Of one volume: the first of each span of time since then, none older than the newest suspicious one, also where
+/// that was acknowledged and forgotten. However often snapshots are made, few thousands of rows are looked at.
+const RECENT: &str = "s.volume_no = $1 AND s.forgotten_ns IS NULL AND s.sequence IN \
+                      (SELECT MIN(n.sequence) FROM snapshots n WHERE n.volume_no = $1 \
+                      AND n.forgotten_ns IS NULL AND n.received_ns >= $2 AND n.sequence >= \
+                      COALESCE((SELECT MAX(d.sequence) FROM snapshots d WHERE d.volume_no = $1 \
+                      AND d.suspicious = 1), 0) AND n.sequence > (SELECT MAX(x.sequence) - 10000 \
+                      FROM snapshots x WHERE x.volume_no = $1) GROUP BY n.received_ns / $3)";
+
 fn decode(row: &DbRow) -> Result<SnapshotRow> {
     const DOING: &str = "read a snapshot";
     let wrong = |_| bad_row("snapshot");
@@ -158,6 +167,26 @@ impl Catalog {
             .await
             .doing("find a snapshot")?;
         row.as_ref().map(decode).transpose()
+    }
+
+    /// Visible snapshots of a volume that were received since then, the first of each span of so many
+    /// nanoseconds, in order. None is older than the newest suspicious one, whatever has become of that.
+    pub async fn recent(
+        &self,
+        volume: VolumeNo,
+        since_ns: i64,
+        span_ns: i64,
+    ) -> Result<Vec<SnapshotRow>> {
+        let mut conn = self.readers.acquire().await.doing("list snapshots")?;
+        let sql = format!("{SELECT} WHERE {RECENT} ORDER BY s.sequence, s.received_ns, s.id");
+        let rows = sqlx::query(AssertSqlSafe(sql))
+            .bind(volume.0)
+            .bind(since_ns)
+            .bind(span_ns.max(1))
+            .fetch_all(&mut *conn)
+            .await
+            .doing("list snapshots")?;
+        rows.iter().map(decode).collect()
     }
 
     /// The newest suspicious snapshot of a volume that nobody has acknowledged.

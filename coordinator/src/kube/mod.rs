@@ -19,6 +19,8 @@ mod restores;
 mod runs;
 mod statuses;
 mod subjects;
+#[cfg(test)]
+mod tests;
 mod told;
 mod watch;
 mod words;
@@ -31,7 +33,7 @@ pub use events::Events;
 use guard::Mounting;
 pub use hooks::Brackets;
 pub use picture::Picture;
-pub use pods::Helpers;
+pub use pods::{Helpers, Role as HelperRole};
 use runs::{Runs, Writes};
 pub use statuses::Wanted;
 

@@ -33,6 +33,8 @@ pub struct Wanted {
     pub objects: Vec<Object>,
     /// The runs that wait and run.
     pub queue: QueueView,
+    /// Helper pods that are there: those that mount a volume, and those that write to one.
+    pub helpers: [usize; 2],
 }
 
 /// The queue at one moment.

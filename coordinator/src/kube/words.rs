@@ -172,6 +172,7 @@ pub fn said(
     Wanted {
         objects,
         queue: view(queue, now),
+        helpers: [0; 2],
     }
 }
 

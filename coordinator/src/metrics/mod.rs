@@ -71,6 +71,7 @@ gauges! {
     size "holdfast_repository_size_bytes" "Stored bytes of live packs."
     damage "holdfast_repository_damage" "Objects that were missing or damaged in the store when the coordinator started."
     policies_refused "holdfast_policy_files_refused" "1 when the files of policies have mistakes and what they said before is in force."
+    hooks_unfinished "holdfast_hooks_unfinished" "Post-hooks that should have been run and have not been: their volumes may still be frozen."
     fenced "holdfast_fenced" "1 when another catalog has taken the repository."
 }
 
@@ -154,6 +155,10 @@ impl CoordinatorMetrics {
         let gauges = &families.gauges;
         gauges.pack_memory.set(number(coordinator.pool_bytes()));
         gauges.fenced.set(i64::from(coordinator.is_fenced()));
+        let unfinished = coordinator.brackets().map(|it| it.unfinished());
+        let unfinished = unfinished.unwrap_or_default();
+        let unfinished: usize = unfinished.values().map(Vec::len).sum();
+        gauges.hooks_unfinished.set(number(unfinished as u64));
         let files = coordinator.policy_files();
         let refused = files.is_some_and(|files| !files.mistakes.is_empty());
         gauges.policies_refused.set(i64::from(refused));

@@ -4,7 +4,7 @@
 use super::VOLUME;
 use crate::Coordinator;
 use crate::catalog::Newest;
-use crate::kube::{Picture, Wanted};
+use crate::kube::{HelperRole, Picture, Wanted};
 use crate::policy::Outcome;
 use crate::policy::due::Rhythm;
 use crate::schedule::LABELLED_VOLUMES;
@@ -39,6 +39,7 @@ pub(super) struct Protection {
     problems: GaugeTable,
     phases: GaugeTable,
     policies: GaugeTable,
+    helpers: GaugeTable,
     queued: IntGauge,
     running: IntGauge,
     oldest_wait: Gauge,
@@ -122,6 +123,11 @@ impl Protection {
                 "Policies by kind and phase.",
                 &["kind", "phase"],
             ),
+            helpers: metrics.table(
+                "holdfast_helper_pods",
+                "Helper pods that are there: `mount` has a volume mounted, `restore` writes to one.",
+                &["role"],
+            ),
             queued: metrics.gauge("holdfast_queue_length", "Runs that are due and wait."),
             running: metrics.gauge("holdfast_queue_running", "Runs of policies that run."),
             oldest_wait: metrics.float_gauge(
@@ -172,6 +178,9 @@ impl Protection {
     fn tell_cluster(&self, told: &Wanted) {
         let queue = &told.queue;
         self.queued.set(queue.due as i64);
+        let helpers = HelperRole::ALL.into_iter().zip(told.helpers);
+        self.helpers
+            .set(helpers.map(|(role, count)| ([role.word()], count as f64)));
         self.running.set(queue.running as i64);
         self.oldest_wait.set(queue.oldest_wait.as_secs_f64());
         let mut volumes = PHASES.map(|_| 0.0);

@@ -2,6 +2,7 @@
 //! is in the gauges that are read from the catalog. Each job is counted once when it is asked for, and once when
 //! it has ended.
 
+use crate::schedule::HookCounts;
 use holdfast_proto::v1::{JobInfo, JobState, VolumeFacts};
 use holdfast_runtime::metrics::{LONG_SECONDS, LabelCap, Metrics, volume_labels};
 use prometheus::core::Collector;
@@ -25,6 +26,7 @@ const RESULTS: [&str; 5] = [
 pub struct JobCounts {
     backups: Backups,
     restores: Restores,
+    hooks: HookCounts,
     read: IntCounter,
     sent: IntCounter,
     stored: IntCounter,
@@ -121,6 +123,7 @@ impl Default for JobCounts {
                     ),
                 )),
             },
+            hooks: HookCounts::default(),
             read: count(
                 "holdfast_bytes_read_total",
                 "Bytes that backups read from volumes.",
@@ -160,6 +163,12 @@ impl JobCounts {
         metrics.adopt(&backups.seconds);
         metrics.adopt(&restores.seconds);
         metrics.adopt(&restores.objects);
+        self.hooks.register(metrics);
+    }
+
+    /// Those of hooks.
+    pub fn hooks(&self) -> &HookCounts {
+        &self.hooks
     }
 
     /// A Restore object has ended, in this phase.

@@ -4,6 +4,7 @@
 mod brackets;
 mod continuous;
 mod counts;
+mod hook_counts;
 mod hub;
 mod rules;
 mod states;
@@ -14,6 +15,7 @@ pub use continuous::{ContinuousRule, VolumePattern};
 #[cfg(test)]
 pub use counts::JobCounts;
 pub use counts::LABELLED_VOLUMES;
+pub use hook_counts::{HookCounts, HookEnd};
 pub use hub::{AGENT_GRACE, Connection, Hub, RETURN_GRACE, What};
 pub use rules::Rules;
 pub use states::{JOURNAL_WORDS, TRUSTED};

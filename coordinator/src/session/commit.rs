@@ -6,7 +6,7 @@ use crate::catalog::{Reservation, SnapshotRow};
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::session::run::Run;
-use crate::session::signals::{self, Before, Seen};
+use crate::session::signals::{self, Before, Seen, Size};
 use crate::session::tree_task::Counted;
 use holdfast_format::names::ObjectName;
 use holdfast_format::signals::Signals;
@@ -15,6 +15,11 @@ use holdfast_format::stats::Stats;
 use holdfast_format::tree::Root;
 use holdfast_format::wire::SnapshotInfo;
 use std::sync::atomic::Ordering;
+
+/// Deletions within this time are one.
+const LATELY_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;
+/// One snapshot of each such span says how large the volume was then.
+const SPAN_NS: i64 = 6 * 3600 * 1_000_000_000;
 
 /// What the agent tells of its run.
 #[derive(Clone, Debug)]
@@ -132,7 +137,7 @@ impl Session {
             problems: problems.count,
             ..told.stats
         };
-        let before = self.before().await?;
+        let mut before = self.before().await?;
         let seen = Seen {
             counted: counted.unwrap_or_else(|| Counted {
                 entries: before.as_ref().map_or(0, |before| before.entries),
@@ -142,6 +147,9 @@ impl Session {
             packed_bytes: run.stats.frame_packed_bytes,
             new_bytes: run.stats.new_chunk_bytes,
         };
+        if let Some(before) = before.as_mut().filter(|it| it.loses(&stats, &seen)) {
+            before.most = self.most().await?;
+        }
         let signals = signals::judge(before.as_ref(), told.signals, &stats, &seen);
         let sequence = self.core.catalog.next_sequence(self.volume.no).await?;
         let record = Snapshot {
@@ -192,21 +200,36 @@ impl Session {
             .parent
             .as_ref()
             .is_some_and(|parent| parent.id == row.id);
-        let counted = record
-            .signals
-            .as_ref()
-            .map_or(0, |signals| signals.counts.entries);
-        let entries = match counted {
-            0 => self.entries_of(&row, &record.stats).await,
-            entries => entries,
-        };
+        let entries = self.entries_of(&row, &record).await;
         let is_taken = !record.is_suspicious() || row.acknowledged.is_some();
         Ok(Some(Before::of(&record, entries, is_parent, is_taken)))
     }
 
-    /// Entries of a snapshot whose record does not count them, by the root of its tree; where that is
-    /// lost, as its agent told.
-    async fn entries_of(&self, row: &SnapshotRow, stats: &Stats) -> u64 {
+    /// The most that the volume had lately: not before it was suspicious, or what was told of once, and may have been
+    /// acknowledged, would be told of again and again.
+    async fn most(&self) -> Result<Size> {
+        let since_ns = self.core.clock.now_ns().saturating_sub(LATELY_NS);
+        let recent = self.core.catalog.recent(self.volume.no, since_ns, SPAN_NS);
+        let mut most = Size::default();
+        for row in recent.await? {
+            let record = Snapshot::decode(&row.record)?;
+            most = most.or_more(Size {
+                files: record.stats.files,
+                bytes: record.stats.content_bytes,
+                entries: self.entries_of(&row, &record).await,
+            });
+        }
+        Ok(most)
+    }
+
+    /// Entries of a snapshot as its record counts them, else by the root of its tree; where that is lost, as its
+    /// agent told.
+    async fn entries_of(&self, row: &SnapshotRow, record: &Snapshot) -> u64 {
+        let signals = record.signals.as_ref();
+        let counted = signals.map_or(0, |signals| signals.counts.entries);
+        if counted > 0 {
+            return counted;
+        }
         let root = async {
             let view = self.core.library.view_of(row)?;
             blocking("count entries", move || {
@@ -218,6 +241,7 @@ impl Session {
             Ok(root) => root.count,
             Err(error) => {
                 tracing::warn!(%error, snapshot = %row.id, "its entries cannot be counted");
+                let stats = &record.stats;
                 let sum = stats.files.saturating_add(stats.directories);
                 sum.saturating_add(stats.others)
             }

@@ -1,7 +1,8 @@
 //! How unusual a run is: a score with its reasons, and whether its snapshot is suspicious. Pure.
 //!
 //! Deletions are judged by everything that is known of them, by the agent and by the trees themselves: an
-//! agent that counts nothing, or tells what is not so, does not switch the interlock off.
+//! agent that counts nothing, or tells what is not so, does not switch the interlock off. What would speak for
+//! it (that files have only moved) is taken from the trees alone. Nor is one who deletes in steps missed.
 
 use crate::session::tree_task::Counted;
 use holdfast_format::signals::{Anomaly, MAX_SCORE, SignalCounts, Signals};
@@ -45,6 +46,28 @@ const COMPRESSIBLE_PERCENT: u64 = 80;
 /// Runs before weigh in the baseline as many bytes as the volume has, this many times.
 const BASELINE_VOLUMES: u64 = 4;
 
+/// How large a volume was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Size {
+    /// Regular files, as agents counted them.
+    pub files: u64,
+    /// Sum of their sizes.
+    pub bytes: u64,
+    /// Entries, as the trees say.
+    pub entries: u64,
+}
+
+impl Size {
+    /// The larger of both in each respect.
+    pub fn or_more(self, other: Self) -> Self {
+        Self {
+            files: self.files.max(other.files),
+            bytes: self.bytes.max(other.bytes),
+            entries: self.entries.max(other.entries),
+        }
+    }
+}
+
 /// The volume's newest snapshot before the run.
 #[derive(Clone, Debug, Default)]
 pub struct Before {
@@ -58,6 +81,8 @@ pub struct Before {
     pub baseline: (u64, u64),
     /// The run's delta was made against it.
     pub is_parent: bool,
+    /// The most that the snapshots of the last days had, so that steps add up; zeros: not known.
+    pub most: Size,
 }
 
 impl Before {
@@ -87,8 +112,25 @@ impl Before {
             entries,
             baseline: bounded(baseline, stats.content_bytes),
             is_parent,
+            most: Size::default(),
         }
     }
+
+    /// Whether the run has less of anything: only then can it be the step that makes a mass deletion of those before.
+    pub fn loses(&self, stats: &Stats, seen: &Seen) -> bool {
+        stats.files < self.files
+            || stats.content_bytes < self.bytes
+            || seen.counted.entries < self.entries
+    }
+}
+
+/// How much is gone, of how much. A run that has less is counted with the runs before it.
+fn dropped(before: u64, most: u64, now: u64) -> (u64, u64) {
+    let of = match now < before {
+        true => before.max(most),
+        false => before,
+    };
+    (of.saturating_sub(now), of)
 }
 
 /// The baseline with the weight of a few volumes, so that what is newer counts more.
@@ -144,7 +186,7 @@ pub fn judge(
             (Anomaly::MassDeletion, deletion(before, counts, stats, seen)),
             (Anomaly::MassRewrite, rewrite(before, counts, stats, seen)),
             (Anomaly::Incompressible, incompressible(counts)),
-            (Anomaly::MassRename, rename(counts, seen)),
+            (Anomaly::MassRename, rename(before, counts, seen)),
         ]
         .map(|(anomaly, score)| (score > 0).then_some((anomaly, score)))
     });
@@ -158,35 +200,29 @@ pub fn judge(
     (is_told || score > 0).then_some(signals)
 }
 
-/// The largest share, in percent, of any count of files or entries that says that most is gone, else of bytes.
+/// By the largest share, in percent, of any count of files or entries that says that most is gone, else of bytes.
 fn deletion(before: &Before, counts: &SignalCounts, stats: &Stats, seen: &Seen) -> u8 {
     let counted = &seen.counted;
-    // A moved directory is gone from one place and whole in another. What is not there cannot have moved.
+    // A moved directory is gone from one place and whole in another. What is not there cannot have moved, and
+    // what the agent calls renamed may be anything.
     let kept = counted.entries.saturating_add(counted.removed);
     let added = kept.saturating_sub(before.entries);
-    let moved = counts.renamed_files.max(counted.moved).min(added);
+    let moved = counted.moved.min(added);
     let gone = match before.is_parent {
         true => counted.removed.saturating_sub(moved),
         false => 0,
     };
-    let of_told = match before.files {
-        0 => counts.parent_files,
-        files => files.min(counts.parent_files.max(1)),
-    };
     let files = [
-        (before.files.saturating_sub(stats.files), before.files),
-        (counts.removed_files, of_told),
-        (
-            before.entries.saturating_sub(counted.entries),
-            before.entries,
-        ),
+        dropped(before.files, before.most.files, stats.files),
+        (counts.removed_files, files_before(before, counts)),
+        dropped(before.entries, before.most.entries, counted.entries),
         (gone, before.entries),
     ];
     let files = files
         .into_iter()
         .filter(|(dropped, of)| *dropped >= MIN_FILES && is_above(*dropped, *of, DROPPED_PERCENT));
-    let bytes = before.bytes.saturating_sub(stats.content_bytes);
-    let bytes = Some((bytes, before.bytes)).filter(|(dropped, of)| {
+    let bytes = dropped(before.bytes, before.most.bytes, stats.content_bytes);
+    let bytes = Some(bytes).filter(|(dropped, of)| {
         *dropped >= MIN_BYTES && is_above(*dropped, *of, DROPPED_BYTES_PERCENT)
     });
     let most = files.chain(bytes).map(|(dropped, of)| percent(dropped, of));
@@ -220,10 +256,18 @@ fn incompressible(counts: &SignalCounts) -> u8 {
 }
 
 /// Many contents have another name.
-fn rename(counts: &SignalCounts, seen: &Seen) -> u8 {
-    let renamed = counts.renamed_files.max(seen.counted.moved);
-    let many = renamed >= MIN_FILES && is_above(renamed, counts.parent_files, CHANGED_PERCENT);
+fn rename(before: &Before, counts: &SignalCounts, seen: &Seen) -> u8 {
+    let (renamed, of) = (seen.counted.moved, files_before(before, counts));
+    let many = renamed >= MIN_FILES && is_above(renamed, of, CHANGED_PERCENT);
     if many { RENAME_SCORE } else { 0 }
+}
+
+/// Files of the snapshot before: who claims more of them now would seem to lose less.
+fn files_before(before: &Before, counts: &SignalCounts) -> u64 {
+    match before.files {
+        0 => counts.parent_files,
+        files => files.min(counts.parent_files.max(1)),
+    }
 }
 
 fn percent(part: u64, of: u64) -> u64 {

@@ -49,6 +49,7 @@ pub fn listed(cluster: &Cluster, target: &Target, query: &Words) -> Response {
 pub fn watched(shared: Arc<Shared>, target: Target, query: &Words) -> Response {
     let from = query.get("resourceVersion").and_then(|v| v.parse().ok());
     let mut seen: u64 = from.unwrap_or(0);
+    let tokens = shared.lock().tokens;
     let (sender, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(16);
     let mut news = shared.version.subscribe();
     tokio::spawn(async move {
@@ -59,7 +60,7 @@ pub fn watched(shared: Arc<Shared>, target: Target, query: &Words) -> Response {
             let mut lines = Vec::new();
             let version = {
                 let cluster = shared.lock();
-                if cluster.away {
+                if cluster.away || cluster.tokens != tokens {
                     return;
                 }
                 if seen < cluster.forgotten {

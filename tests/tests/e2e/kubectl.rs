@@ -139,7 +139,10 @@ fn installed(api: &Api, home: &Home, image: &str) {
                     "name": component, "image": image, "ports": ports, "args": [format!("--password={WORD}")],
                     "env": [{"name": "AWS_SECRET_ACCESS_KEY", "value": WORD}],
                 }],
-                "volumes": [{"name": "encryption", "secret": {"secretName": "holdfast-encryption"}}],
+                "volumes": [
+                    {"name": "encryption", "secret": {"secretName": "holdfast-encryption"}},
+                    {"name": "helpers", "configMap": {"name": "holdfast-helpers"}},
+                ],
             },
             "status": ready(),
         })
@@ -167,6 +170,11 @@ fn installed(api: &Api, home: &Home, image: &str) {
             "coordinator.yaml": format!("repository: {{url: 's3://key:{WORD}@bucket/p'}}\npassword: {WORD}\n"),
             "other": WORD,
         },
+    }));
+    api.put("v1/configmaps", json!({
+        "kind": "ConfigMap",
+        "metadata": {"namespace": "holdfast", "name": "holdfast-helpers", "labels": labels("coordinator")},
+        "data": {"helpers.yaml": "mount: {most: 4}\nrestore: {most: 4}\n"},
     }));
     api.put(
         "v1/secrets",
@@ -210,7 +218,11 @@ fn cluster() -> Cluster {
     let (pods, roots) = (home.at("kubelet/pods"), home.at("local-path"));
     let uploads = roots.join("pvc-uploads");
     fs::create_dir_all(&uploads).unwrap();
-    fs::create_dir_all(&pods).unwrap();
+    // Its kubelet has a directory of each pod; the volumes that are read lie elsewhere.
+    let recorded: Value = serde_json::from_str(PODS).unwrap();
+    for pod in recorded["items"].as_array().unwrap() {
+        fs::create_dir_all(pods.join(pod["metadata"]["uid"].as_str().unwrap())).unwrap();
+    }
     fixture::contents(&uploads);
     certificates(&home);
     let api = Api::new();
@@ -232,7 +244,7 @@ fn cluster() -> Cluster {
         home.at("kubeconfig").display()
     );
     let agent = format!(
-        ", kubelet_pods: '{}', host_roots: ['{}']",
+        ", kubelet_pods: '{}', host_roots: ['{}'], discover_every: 1s",
         pods.display(),
         roots.display()
     );

@@ -3,6 +3,8 @@
 
 mod kubelet;
 mod mounts;
+mod scaled;
+mod waited;
 
 use holdfast_tests::cli::Home;
 use holdfast_tests::fixture;

@@ -1,6 +1,9 @@
 //! Backups of a cluster: what a person or a schedule asks for is made once, is said as it is, and ends, whatever
 //! happens meanwhile to the namespace, the claim, the node, the API server, and the coordinator.
 
+mod kept;
+mod token;
+
 use crate::cluster::{Cluster, POLICIES, PROTECTIONS, cluster, policy};
 use holdfast_tests::oracle::assert_same;
 use holdfast_tests::processes::until;

@@ -1,7 +1,10 @@
 //! Whatever happened between two runs, and whatever was told of it: the snapshot is the directory.
 
+mod hidden;
 mod histories;
+mod in_flight;
 mod limits;
+mod moved;
 pub(super) mod mutations;
 mod tenant;
 mod writers;

@@ -17,16 +17,16 @@ use std::path::Path;
 use std::time::Duration;
 
 const PERIOD: Duration = Duration::from_secs(7 * 24 * 3600);
-const PERIOD_NS: i64 = PERIOD.as_nanos() as i64;
+pub(super) const PERIOD_NS: i64 = PERIOD.as_nanos() as i64;
 
 impl Bench {
-    fn with_rolling(mut self) -> Self {
+    pub(super) fn with_rolling(mut self) -> Self {
         self.options.rolling = Some(Rolling::new(PERIOD, &self.options.index_directory));
         self
     }
 
     /// A pass at this time after now.
-    async fn pass(&self, after_ns: i64) -> Findings {
+    pub(super) async fn pass(&self, after_ns: i64) -> Findings {
         let rolling = self.options.rolling.clone().unwrap();
         let options = PassOptions {
             boot_id: self.options.boot_id.clone(),

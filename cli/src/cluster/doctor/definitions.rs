@@ -1,6 +1,8 @@
-//! Whether the cluster has the definitions of this version's kinds, with all their fields.
+//! Whether the cluster has the definitions of this version's kinds, serves them at its version, and knows all their
+//! fields.
 
 use super::{Finding, State};
+use crate::cluster::api::text;
 use serde_json::Value;
 
 /// The definitions that belong to this program, as the chart installs them: plural and text (`build.rs`).
@@ -9,6 +11,8 @@ pub const OURS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/definition
 /// What the cluster has of one: its definition, that it has none, or why that is not known.
 pub type There = Result<Option<Value>, String>;
 
+/// The version of the API that this program speaks.
+const VERSION: &str = "v1alpha1";
 const WHY: &str =
     "without them the API server refuses our objects, or drops what it does not know from them";
 const MEND: &str = "kubectl apply --server-side -f deploy/chart/crds of the version that is installed (helm \
@@ -16,12 +20,17 @@ const MEND: &str = "kubectl apply --server-side -f deploy/chart/crds of the vers
 
 /// Judges them, in the order of `OURS`.
 pub fn judge(there: &[There]) -> Vec<Finding> {
-    let (mut absent, mut behind, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut absent, mut unserved) = (Vec::new(), Vec::new());
+    let (mut behind, mut unknown) = (Vec::new(), Vec::new());
     for ((plural, ours), there) in OURS.iter().zip(there) {
         match there {
             Err(why) => unknown.push(why.clone()),
             Ok(None) => absent.push((*plural).to_owned()),
             Ok(Some(there)) => {
+                if let Some(why) = unserved_by(there) {
+                    unserved.push(format!("{plural} {why}"));
+                    continue;
+                }
                 let ours: Value = serde_norway::from_str(ours).unwrap_or_default();
                 let missing = missing(&ours, there);
                 if let Some(first) = missing.first() {
@@ -45,6 +54,10 @@ pub fn judge(there: &[There]) -> Vec<Finding> {
             MEND,
         ));
     }
+    if !unserved.is_empty() {
+        let detail = format!("not served: {}", unserved.join("; "));
+        found.push(Finding::new(check, State::Bad, detail, WHY, MEND));
+    }
     if !behind.is_empty() {
         let detail = format!(
             "older than this program ({}): {}",
@@ -66,21 +79,45 @@ pub fn judge(there: &[There]) -> Vec<Finding> {
     if found.is_empty() {
         found.push(Finding::good(
             check,
-            format!("all {} kinds are there, with all fields", OURS.len()),
+            format!(
+                "all {} kinds are served at {VERSION}, with all fields",
+                OURS.len()
+            ),
         ));
     }
     found
 }
 
+/// What a definition says of our version.
+fn version(definition: &Value) -> Option<&Value> {
+    let versions = definition["spec"]["versions"].as_array();
+    let mut versions = versions.into_iter().flatten();
+    versions.find(|one| one["name"] == VERSION)
+}
+
+/// Why its objects cannot be asked for; `None`: they can.
+fn unserved_by(there: &Value) -> Option<String> {
+    match version(there) {
+        None => return Some(format!("has no version {VERSION}")),
+        Some(version) if version["served"] != true => {
+            return Some(format!("has {VERSION} switched off"));
+        }
+        Some(_) => {}
+    }
+    let conditions = there["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let refused = conditions.find(|one| {
+        one["status"] == "False" && (one["type"] == "Established" || one["type"] == "NamesAccepted")
+    })?;
+    let message = text(&refused["message"]);
+    let said = format!("is not {}: {message}", text(&refused["type"]));
+    Some(said.trim_end_matches([':', ' ']).to_owned())
+}
+
 /// Paths of the fields that a definition lacks.
 fn missing(ours: &Value, there: &Value) -> Vec<String> {
     let schema = |definition: &Value| {
-        let versions = definition["spec"]["versions"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let version = versions.into_iter().find(|one| one["name"] == "v1alpha1");
-        version.unwrap_or_default()["schema"]["openAPIV3Schema"].take()
+        version(definition).map_or(Value::Null, |one| one["schema"]["openAPIV3Schema"].clone())
     };
     let mut found = Vec::new();
     compare(&schema(ours), &schema(there), "", &mut found);
@@ -108,6 +145,7 @@ fn compare(ours: &Value, there: &Value, path: &str, found: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn all() -> Vec<There> {
         OURS.iter()
@@ -140,5 +178,36 @@ mod tests {
         assert!(found[0].detail.contains("clusterbackuppolicies"));
         let detail = &found[1].detail;
         assert!(detail.contains("spec.priority and 1 more"), "{detail}");
+    }
+
+    #[test]
+    fn what_is_not_served_is_no_use() {
+        for (change, expected) in [
+            (
+                json!([{"name": "v1beta1", "served": true}]),
+                "has no version v1alpha1",
+            ),
+            (
+                json!([{"name": "v1alpha1", "served": false}]),
+                "has v1alpha1 switched off",
+            ),
+        ] {
+            let mut there = all();
+            if let Ok(Some(one)) = &mut there[0] {
+                one["spec"]["versions"] = change;
+            }
+            let found = judge(&there);
+            assert_eq!((found.len(), found[0].state), (1, State::Bad));
+            assert!(found[0].detail.contains(expected), "{}", found[0].detail);
+        }
+        let mut there = all();
+        if let Ok(Some(one)) = &mut there[0] {
+            let taken =
+                json!({"type": "NamesAccepted", "status": "False", "message": "hbp is taken"});
+            one["status"]["conditions"] = json!([{"type": "Established", "status": "True"}, taken]);
+        }
+        let detail = &judge(&there)[0].detail;
+        let expected = "is not NamesAccepted: hbp is taken";
+        assert!(detail.contains(expected), "{detail}");
     }
 }

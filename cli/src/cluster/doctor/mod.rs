@@ -2,8 +2,10 @@
 //!
 //! `gather` asks; the files beside it judge, and are pure.
 
+mod account;
 mod definitions;
 mod gather;
+mod nodes;
 mod parts;
 mod rights;
 
@@ -28,6 +30,8 @@ pub struct Finding {
     pub check: String,
     /// How it is.
     pub state: State,
+    /// The nodes that it is about; none: it is about no node.
+    pub nodes: Vec<String>,
     /// What was found.
     pub detail: String,
     /// Why it matters; empty where all is well.
@@ -42,6 +46,7 @@ impl Finding {
         Self {
             check: check.to_owned(),
             state: State::Good,
+            nodes: Vec::new(),
             detail: detail.into(),
             why: "",
             mend: String::new(),
@@ -59,17 +64,35 @@ impl Finding {
         Self {
             check: check.to_owned(),
             state,
+            nodes: Vec::new(),
             detail: detail.into(),
             why,
             mend: mend.into(),
         }
     }
 
+    /// The same, of these nodes.
+    pub fn on(self, nodes: Vec<String>) -> Self {
+        Self { nodes, ..self }
+    }
+
+    /// What was found, for people; at most so many nodes are named.
+    pub fn said(&self, most: usize) -> String {
+        if self.nodes.is_empty() {
+            return self.detail.clone();
+        }
+        let named = self.nodes[..self.nodes.len().min(most)].join(", ");
+        match self.nodes.len().saturating_sub(most) {
+            0 => format!("{named}: {}", self.detail),
+            more => format!("{named} and {more} more: {}", self.detail),
+        }
+    }
+
     /// For programs.
     pub fn as_document(&self) -> Value {
         json!({
-            "check": self.check, "state": self.state.word(), "detail": self.detail, "why": self.why,
-            "mend": self.mend,
+            "check": self.check, "state": self.state.word(), "nodes": self.nodes, "detail": self.detail,
+            "why": self.why, "mend": self.mend,
         })
     }
 }
@@ -91,8 +114,23 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     found.extend(definitions::judge(&facts.definitions));
     found.push(rights::of_user(&facts.of_user));
     found.extend(parts::coordinator(facts));
-    found.extend(rights::of_account(&facts.of_account));
+    found.extend(account::of_account(facts));
     found.extend(parts::agents(facts));
+    found.extend(nodes::nodes(facts));
     found.extend(parts::told(facts));
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_stand_before_what_is_found_of_them() {
+        let one = Finding::good("x", "is so").on(vec!["a".into(), "b".into(), "c".into()]);
+        assert_eq!(one.said(3), "a, b, c: is so");
+        assert_eq!(one.said(2), "a, b and 1 more: is so");
+        assert_eq!(one.as_document()["nodes"], json!(["a", "b", "c"]));
+        assert_eq!(Finding::good("x", "is so").said(2), "is so");
+    }
 }

@@ -1,5 +1,7 @@
 //! Judges clocks, coordinator, agents, store and certificates.
 
+use super::gather::Told;
+use super::nodes::is_linux;
 use super::{Facts, Finding, State};
 use crate::cluster::api::{name_of, text};
 use crate::cluster::find::trouble;
@@ -12,9 +14,10 @@ use serde_json::Value;
 const SKEW: SignedDuration = SignedDuration::from_secs(60);
 /// A certificate that ends so soon is told of.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
-const OF_CLOCKS: &str = "times of snapshots and schedules are those of these clocks, and certificates and tokens \
-                         fail where they differ much";
-/// Nodes that are named.
+/// Why clocks matter.
+pub(super) const OF_CLOCKS: &str = "times of snapshots and schedules are those of these clocks, and certificates and \
+                                    tokens fail where they differ much";
+/// Pods that are named.
 const NAMED: usize = 8;
 
 /// The API server's clock beside ours.
@@ -169,29 +172,30 @@ pub fn agents(facts: &Facts) -> Vec<Finding> {
         ));
     }
     if let Ok(nodes) = &facts.nodes {
-        let has = |node: &&Value| {
+        let has_none = |node: &&Value| {
             let mut pods = facts.agent_pods.iter();
             !pods.any(|pod| pod["spec"]["nodeName"] == node["metadata"]["name"])
         };
-        let is_linux = |node: &&Value| {
-            let os = &node["metadata"]["labels"]["kubernetes.io/os"];
-            os.is_null() || os == "linux"
-        };
-        let without: Vec<&str> = nodes
+        let without: Vec<String> = nodes
             .iter()
-            .filter(is_linux)
-            .filter(has)
-            .map(|node| name_of(node).1)
+            .filter(|node| is_linux(node))
+            .filter(has_none)
+            .map(|node| name_of(node).1.to_owned())
             .collect();
         if !without.is_empty() {
-            let named = without[..without.len().min(NAMED)].join(", ");
-            out.push(Finding::new(
+            let detail = format!(
+                "no agent's pod ({} of {} nodes)",
+                without.len(),
+                nodes.len()
+            );
+            let finding = Finding::new(
                 "nodes",
                 State::Bad,
-                format!("{} of {} nodes have no agent's pod: {named}", without.len(), nodes.len()),
+                detail,
                 why,
                 "look at agent.nodeSelector, agent.tolerations and agent.affinity of the chart's values",
-            ));
+            );
+            out.push(finding.on(without));
         }
     }
     out
@@ -202,7 +206,7 @@ pub fn told(facts: &Facts) -> Vec<Finding> {
     if facts.found.is_err() {
         return Vec::new();
     }
-    let (status, store) = match &facts.told {
+    let Told { status, store, .. } = match &facts.told {
         Ok(told) => told,
         Err(why) => {
             return vec![Finding::new(

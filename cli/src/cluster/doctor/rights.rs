@@ -1,9 +1,8 @@
-//! Who may do what: the coordinator's account for each thing it does, and the user for each verb.
+//! Rights, and what the user needs for each verb.
 
 use super::{Finding, State};
 use crate::cluster::kinds::{
-    BACKUPS, CLAIMS, CLUSTER_POLICIES, CONFIG_MAPS, EVENTS, Kind, NODES, PODS, POLICIES,
-    PROTECTIONS, RESTORES,
+    BACKUPS, CLUSTER_POLICIES, CONFIG_MAPS, Kind, NODES, PODS, POLICIES, PROTECTIONS, RESTORES,
 };
 
 /// A right, and what it is for.
@@ -21,8 +20,6 @@ pub struct Right {
     pub part: &'static str,
     /// Whether it is needed in the namespace of Holdfast only.
     pub is_here: bool,
-    /// Whether nothing works without it.
-    pub is_needed: bool,
 }
 
 const fn right(
@@ -38,48 +35,11 @@ const fn right(
         plural: kind.plural,
         part: "",
         is_here: false,
-        is_needed: true,
     }
 }
 
 const CORE: &str = "";
 const OURS: &str = "holdfast.dev";
-
-/// What the coordinator's account needs.
-pub const OF_ACCOUNT: &[Right] = &[
-    right("finding volumes", "watch", &PODS, CORE),
-    right("finding volumes", "watch", &CLAIMS, CORE),
-    Right {
-        plural: "persistentvolumes",
-        ..right("finding volumes", "watch", &PODS, CORE)
-    },
-    Right {
-        plural: "namespaces",
-        ..right("finding volumes", "watch", &PODS, CORE)
-    },
-    right("policies", "watch", &POLICIES, OURS),
-    right("policies", "watch", &CLUSTER_POLICIES, OURS),
-    Right {
-        part: "status",
-        ..right("policies", "patch", &POLICIES, OURS)
-    },
-    right("saying what is protected", "create", &PROTECTIONS, OURS),
-    right("saying what is protected", "delete", &PROTECTIONS, OURS),
-    Right {
-        part: "status",
-        ..right("saying what is protected", "patch", &PROTECTIONS, OURS)
-    },
-    right("runs", "watch", &BACKUPS, OURS),
-    right("runs", "create", &BACKUPS, OURS),
-    Right {
-        part: "status",
-        ..right("runs", "patch", &BACKUPS, OURS)
-    },
-    Right {
-        is_needed: false,
-        ..right("events", "create", &EVENTS, CORE)
-    },
-];
 
 /// What the user needs for each verb.
 pub const OF_USER: &[Right] = &[
@@ -121,32 +81,47 @@ pub const OF_USER: &[Right] = &[
 pub type Allowed = Result<bool, String>;
 
 impl Right {
-    /// As people write it.
-    fn said(&self) -> String {
-        let part = if self.part.is_empty() {
-            String::new()
-        } else {
-            format!("/{}", self.part)
+    /// What it is about, as people write it.
+    fn object(&self) -> String {
+        let part = match self.part {
+            "" => String::new(),
+            part => format!("/{part}"),
         };
-        format!("{} {}{part}", self.verb, self.plural)
+        let place = if self.is_here {
+            " in the namespace of Holdfast"
+        } else {
+            ""
+        };
+        format!("{}{part}{place}", self.plural)
     }
 }
 
+/// What is missing for one feature: of each object the verbs.
+type Lack<'r> = (&'r str, Vec<(String, Vec<&'r str>)>);
+
 /// The rights that are missing, by feature, in one line.
-fn missing<'r>(answers: impl Iterator<Item = (&'r Right, &'r Allowed)>) -> String {
-    let mut by: Vec<(&str, Vec<String>)> = Vec::new();
+pub fn missing<'r>(answers: impl Iterator<Item = (&'r Right, &'r Allowed)>) -> String {
+    let mut by: Vec<Lack<'r>> = Vec::new();
     for (right, answer) in answers {
         if !matches!(answer, Ok(false)) {
             continue;
         }
-        match by.iter_mut().find(|(feature, _)| *feature == right.feature) {
-            Some((_, rights)) => rights.push(right.said()),
-            None => by.push((right.feature, vec![right.said()])),
+        let at = by.iter().position(|(feature, _)| *feature == right.feature);
+        let at = at.unwrap_or_else(|| {
+            by.push((right.feature, Vec::new()));
+            by.len() - 1
+        });
+        let (objects, object) = (&mut by[at].1, right.object());
+        match objects.iter_mut().find(|(other, _)| *other == object) {
+            Some((_, verbs)) => verbs.push(right.verb),
+            None => objects.push((object, vec![right.verb])),
         }
     }
-    let said = by
-        .iter()
-        .map(|(feature, rights)| format!("{feature} ({})", rights.join(", ")));
+    let said = by.iter().map(|(feature, objects)| {
+        let objects = objects.iter();
+        let objects = objects.map(|(object, verbs)| format!("{} {object}", verbs.join("/")));
+        format!("{feature} ({})", objects.collect::<Vec<_>>().join(", "))
+    });
     said.collect::<Vec<_>>().join("; ")
 }
 
@@ -175,76 +150,23 @@ pub fn of_user(answers: &[Allowed]) -> Finding {
     }
 }
 
-/// Judges what the coordinator's account may do.
-pub fn of_account(answers: &[Allowed]) -> Vec<Finding> {
-    let check = "the coordinator's rights";
-    if answers.is_empty() {
-        return Vec::new();
-    }
-    if let Some(Err(why)) = answers.iter().find(|answer| answer.is_err()) {
-        return vec![Finding::new(
-            check,
-            State::Note,
-            format!("not known: {why}"),
-            "without them it cannot see what is to be protected",
-            "whoever may create subjectaccessreviews can look",
-        )];
-    }
-    let all = || OF_ACCOUNT.iter().zip(answers);
-    let mut found = Vec::new();
-    for (is_needed, state, why) in [
-        (
-            true,
-            State::Bad,
-            "without them it cannot see what is to be protected, or say what is",
-        ),
-        (
-            false,
-            State::Note,
-            "what needs them is left out; the rest works",
-        ),
-    ] {
-        let missing = missing(all().filter(|(right, _)| right.is_needed == is_needed));
-        if !missing.is_empty() {
-            let mend = "helm upgrade with rbac.create true, or bring your own ClusterRole up to \
-                        deploy/chart/templates/coordinator/rbac.yaml";
-            found.push(Finding::new(
-                check,
-                state,
-                format!("missing for: {missing}"),
-                why,
-                mend,
-            ));
-        }
-    }
-    if found.is_empty() {
-        found.push(Finding::good(check, "all that it uses"));
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_missing_is_named_by_what_needs_it() {
-        let mut answers: Vec<Allowed> = OF_ACCOUNT.iter().map(|_| Ok(true)).collect();
-        assert_eq!(of_account(&answers)[0].state, State::Good);
-        answers[1] = Ok(false);
-        if let Some(last) = answers.last_mut() {
-            *last = Ok(false);
-        }
-        let found = of_account(&answers);
-        assert_eq!((found[0].state, found[1].state), (State::Bad, State::Note));
-        assert_eq!(
-            found[0].detail,
-            "missing for: finding volumes (watch persistentvolumeclaims)"
-        );
         let mut answers: Vec<Allowed> = OF_USER.iter().map(|_| Ok(true)).collect();
         assert_eq!(of_user(&answers).state, State::Good);
-        answers[5] = Ok(false);
-        assert!(of_user(&answers).detail.contains("create pods/portforward"));
+        let at = |part: &str| OF_USER.iter().position(|right| right.part == part).unwrap();
+        answers[at("portforward")] = Ok(false);
+        answers[at("portforward") + 1] = Ok(false);
+        answers[at("log")] = Ok(false);
+        assert_eq!(
+            of_user(&answers).detail,
+            "missing for: everything that asks the coordinator (create/get pods/portforward in the namespace of \
+             Holdfast); logs (get pods/log in the namespace of Holdfast)"
+        );
         answers[0] = Err("no".to_owned());
         assert!(of_user(&answers).detail.contains("not known"));
     }

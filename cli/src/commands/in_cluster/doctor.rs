@@ -8,6 +8,9 @@ use crate::failure::{Exit, Failure, Outcome};
 use crate::output::{document, wrapped};
 use serde_json::Value;
 
+/// Nodes of one finding that are named; with -o wide all are.
+const NAMED: usize = 8;
+
 /// Looks, and prints.
 pub async fn run(global: &Global, cluster: &Cluster) -> Outcome<()> {
     let found = judge(&gather(global, cluster).await);
@@ -22,9 +25,13 @@ pub async fn run(global: &Global, cluster: &Cluster) -> Outcome<()> {
             bad.for_each(|one| println!("{}", one.check));
         }
         Format::Table | Format::Wide => {
+            let named = match global.output {
+                Format::Wide => usize::MAX,
+                _ => NAMED,
+            };
             for one in &found {
                 let heading = format!("{:<5} {}: ", one.state.word(), one.check);
-                println!("{}", indented(&heading, &one.detail));
+                println!("{}", indented(&heading, &one.said(named)));
                 if one.state != State::Good {
                     println!("{}", indented("      why: ", one.why));
                     println!("{}", indented("      mend: ", &one.mend));
@@ -34,7 +41,9 @@ pub async fn run(global: &Global, cluster: &Cluster) -> Outcome<()> {
     }
     match bad {
         0 => Ok(()),
-        _ if global.output != Format::Table => Err(Failure::with(Exit::Failed, "")),
+        _ if !matches!(global.output, Format::Table | Format::Wide) => {
+            Err(Failure::with(Exit::Failed, ""))
+        }
         1 => Err(Failure::failed("1 of these fails")),
         count => Err(Failure::failed(format!("{count} of these fail"))),
     }

@@ -215,6 +215,42 @@ async fn a_reservation_outlives_its_session_until_it_is_settled() {
 }
 
 #[tokio::test]
+async fn recent_ones_are_the_first_of_each_span_and_none_before_a_suspicious_one() {
+    let run = run().await;
+    let (catalog, volume) = (&run.catalog, run.volume);
+    let made = async |sequence: u64, received_ns: i64, suspicious: bool| {
+        let reserved = reservation(&run.begun, volume, sequence as u8, sequence);
+        let row = SnapshotRow {
+            received_ns,
+            suspicious,
+            ..snapshot_row(&reserved, VolumeId::from_bytes([1; 16]))
+        };
+        catalog.publish(&row).await.unwrap();
+        row.id
+    };
+    let recent = async |since_ns: i64| -> Vec<u64> {
+        let rows = catalog.recent(volume, since_ns, 10).await.unwrap();
+        rows.iter().map(|row| row.sequence).collect()
+    };
+    assert_eq!(recent(0).await, [0; 0]);
+    for (sequence, received_ns) in [(1, 5), (2, 20), (3, 25), (4, 29), (5, 31), (6, 55)] {
+        made(sequence, received_ns, false).await;
+    }
+    assert_eq!(recent(0).await, [1, 2, 5, 6]);
+    assert_eq!(recent(24).await, [3, 5, 6]);
+    // Another volume's are not among them.
+    let other = super::volume(catalog, 2).await;
+    assert_eq!(catalog.recent(other, 0, 10).await.unwrap(), []);
+    let suspicious = made(7, 56, true).await;
+    made(8, 57, false).await;
+    made(9, 61, false).await;
+    assert_eq!(recent(0).await, [7, 9]);
+    // It was looked at, and is not wanted any more: what came before it does not come back.
+    assert!(catalog.forget(&suspicious, 70).await.unwrap());
+    assert_eq!(recent(0).await, [8, 9]);
+}
+
+#[tokio::test]
 async fn futures_can_be_spawned() {
     fn send<T: Send>(value: T) -> T {
         value

@@ -107,6 +107,19 @@ impl Mounting {
         self.restoring.borrow().contains(volume)
     }
 
+    /// How many helper pods are there: those that mount a volume, and those that write to one.
+    pub fn helpers(&self) -> [usize; 2] {
+        let world = self.world.lock();
+        let helpers = world.pods().filter_map(|pod| pod.helper.as_ref());
+        let mut counts = [0; 2];
+        for helper in helpers {
+            for (role, count) in Role::ALL.into_iter().zip(&mut counts) {
+                *count += usize::from(helper.role == role.word());
+            }
+        }
+        counts
+    }
+
     /// The node on which a run of a volume may start now.
     pub fn node_of(&self, coordinator: &Coordinator, volume: &Volume) -> Option<String> {
         let name = &volume.subject.id;

@@ -75,6 +75,17 @@ impl Actor {
         let Some(step) = &place.hook.pre else {
             return Ok(nothing);
         };
+        // What is under the name may have become another pod since the places were looked up.
+        let there = self.is_there((&place.namespace, &place.pod, &place.uid));
+        if is_in_pod(step)
+            && let Err(outcome) = there.await
+        {
+            let why = match outcome {
+                Outcome::Unable(why) | Outcome::Away(why) | Outcome::Failed(why) => why,
+                Outcome::Gone | Outcome::Ran(_) => "the pod is gone".to_owned(),
+            };
+            return Err(not_frozen(place, "HookFailed", &why, false, None));
+        }
         match (&step.action, token, watched(place)) {
             (Action::Http(request), ..) => {
                 let after = place.hook.post.as_ref().map(|_| place.hook.unfreeze_after);
@@ -198,11 +209,10 @@ impl Actor {
     /// Tries to run a post-hook.
     pub async fn unfreeze(&self, record: &Unfinished) -> Outcome {
         let step = &record.post;
-        let is_elsewhere = matches!(
-            &step.action,
-            Action::Http(request) if matches!(request.target, Target::Url(_))
-        );
-        if !is_elsewhere && let Err(outcome) = self.is_there(record).await {
+        let there = self.is_there((&record.namespace, &record.pod, &record.uid));
+        if is_in_pod(step)
+            && let Err(outcome) = there.await
+        {
             return outcome;
         }
         let at = at(&record.namespace, &record.pod, &record.container);
@@ -232,10 +242,10 @@ impl Actor {
         }
     }
 
-    /// Whether the very pod is there.
-    async fn is_there(&self, record: &Unfinished) -> Result<(), Outcome> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &record.namespace);
-        let got = tokio::time::timeout(ANSWER, api.get_opt(&record.pod)).await;
+    /// Whether the very pod is there: namespace, name and uid.
+    async fn is_there(&self, (namespace, name, uid): (&str, &str, &str)) -> Result<(), Outcome> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let got = tokio::time::timeout(ANSWER, api.get_opt(name)).await;
         let pod = match got {
             Ok(Ok(pod)) => pod,
             Ok(Err(error)) => {
@@ -253,7 +263,7 @@ impl Actor {
         let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
         let is_there = pod.is_some_and(|pod| {
             let has_ended = matches!(phase(&pod).as_deref(), Some("Succeeded" | "Failed"));
-            pod.metadata.uid.as_ref() == Some(&record.uid) && !has_ended
+            pod.metadata.uid.as_deref() == Some(uid) && !has_ended
         });
         if is_there { Ok(()) } else { Err(Outcome::Gone) }
     }
@@ -334,6 +344,14 @@ impl Actor {
     ) -> Result<(), String> {
         http::send(request, ip, unfreeze_after, timeout).await
     }
+}
+
+/// Whether a hook acts on its pod, and not on an address of its own.
+fn is_in_pod(step: &Step) -> bool {
+    !matches!(
+        &step.action,
+        Action::Http(request) if matches!(request.target, Target::Url(_))
+    )
 }
 
 fn at<'a>(namespace: &'a str, pod: &'a str, container: &'a str) -> exec::Place<'a> {

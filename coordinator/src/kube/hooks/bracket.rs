@@ -2,13 +2,14 @@
 
 use super::act::{Frozen, NotFrozen, watched};
 use super::exec::Running;
+use super::finish::by_pod;
 use super::locks::Guards;
 use super::record::{Unfinished, volume_key};
 use super::resolve::{Hooks, Place};
 use super::{Brackets, Failure, PICTURE, problem};
 use crate::Coordinator;
 use crate::kube::api::OnError;
-use crate::schedule::Held;
+use crate::schedule::{Held, HookEnd};
 use holdfast_format::id::JobId;
 use holdfast_proto::v1::Problem;
 use std::sync::Arc;
@@ -243,7 +244,12 @@ impl Brackets {
         if place.hook.pre.is_none() {
             return Ok(());
         }
-        match self.actor.freeze(place, token.as_deref()).await {
+        let frozen = self.actor.freeze(place, token.as_deref()).await;
+        self.count(match &frozen {
+            Ok(_) => HookEnd::PreDone,
+            Err(_) => HookEnd::PreFailed,
+        });
+        match frozen {
             Ok(Frozen { running, processes }) => {
                 let Some(one) = at.and_then(|at| begun.get_mut(at)) else {
                     return Ok(());
@@ -333,15 +339,24 @@ impl Brackets {
         }
     }
 
-    /// Runs post-hooks, the last first; those that failed are given back, in the order in which they are tried
-    /// again.
+    /// Runs post-hooks, in each pod the last first; those that failed are given back, in the order in which they are
+    /// tried again.
     async fn after(&self, begun: Vec<Begun>, problems: &mut Vec<Problem>) -> Vec<Begun> {
-        let mut late = Vec::new();
-        for one in begun.into_iter().rev() {
-            if let Some((one, failure)) = self.once(one, problems).await {
-                problems.push(problem(failure.reason, failure.detail));
-                late.push(one);
+        let pods = by_pod(begun.into_iter().rev());
+        let each = pods.into_iter().map(|all| async move {
+            let (mut late, mut told) = (Vec::new(), Vec::new());
+            for one in all {
+                if let Some((one, failure)) = self.once(one, &mut told).await {
+                    told.push(problem(failure.reason, failure.detail));
+                    late.push(one);
+                }
             }
+            (late, told)
+        });
+        let mut late = Vec::new();
+        for (of_pod, told) in futures::future::join_all(each).await {
+            late.extend(of_pod);
+            problems.extend(told);
         }
         late
     }

@@ -7,6 +7,7 @@ use super::record::Unfinished;
 use super::script::By;
 use super::{Brackets, Failure, problem};
 use crate::kube::events::{self, Reason};
+use crate::schedule::HookEnd;
 use holdfast_proto::v1::Problem;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,6 +50,9 @@ impl Brackets {
                         name(record)
                     );
                     problems.push(problem("HookWatchdogFired", detail));
+                    self.count(HookEnd::PostByWatchdog);
+                } else {
+                    self.count(HookEnd::PostDone);
                 }
                 self.forget(one.no, &record.volume).await;
                 part(&mut one);
@@ -57,11 +61,13 @@ impl Brackets {
             Outcome::Gone => {
                 let detail = format!("{} was not run: the pod is gone", name(record));
                 problems.push(problem("HookPodGone", detail));
+                self.count(HookEnd::PostPodGone);
                 self.forget(one.no, &record.volume).await;
                 None
             }
             Outcome::Failed(why) => {
                 let failure = Failure::new("HookPostFailed", format!("{}: {why}", name(record)));
+                self.count(HookEnd::PostFailed);
                 self.wait_for(&one, &failure);
                 Some((one, failure))
             }
@@ -78,17 +84,8 @@ impl Brackets {
     /// Tries post-hooks until each was run, its pod is gone, or it is given up. Runs of their volumes and pods wait
     /// as long as `guards` are held, which is as long as this lasts.
     pub(super) async fn finish(self: Arc<Self>, late: Vec<Begun>, guards: Guards) {
-        // One after the other in a pod; a pod that cannot be reached keeps no other frozen.
-        let mut by_pod: Vec<Vec<Begun>> = Vec::new();
-        for one in late {
-            let mut pods = by_pod.iter_mut();
-            match pods.find(|all| all.iter().any(|it| it.record.uid == one.record.uid)) {
-                Some(all) => all.push(one),
-                None => by_pod.push(vec![one]),
-            }
-        }
         let this = &self;
-        let each = by_pod.into_iter().map(|all| async move {
+        let each = by_pod(late).into_iter().map(|all| async move {
             for one in all {
                 this.finish_one(one).await;
             }
@@ -133,6 +130,7 @@ impl Brackets {
             );
             if tried.is_enough(&failure, clock.elapsed()) {
                 tracing::error!(volume, detail = failure.detail, "a post-hook is given up");
+                self.count(HookEnd::PostGivenUp);
                 let failure = Failure::new("HookGivenUp", failure.detail);
                 self.tell(&volume, Some(&failure), &[]);
                 self.forget(one.no, &volume).await;
@@ -322,6 +320,19 @@ fn event(reason: &str) -> Option<Reason> {
         Reason::HookGivenUp,
     ];
     ALL.into_iter().find(|one| one.as_str() == reason)
+}
+
+/// One after the other in a pod; a pod that cannot be reached keeps no other frozen.
+pub(super) fn by_pod(all: impl IntoIterator<Item = Begun>) -> Vec<Vec<Begun>> {
+    let mut by_pod: Vec<Vec<Begun>> = Vec::new();
+    for one in all {
+        let mut pods = by_pod.iter_mut();
+        match pods.find(|all| all.iter().any(|it| it.record.uid == one.record.uid)) {
+            Some(all) => all.push(one),
+            None => by_pod.push(vec![one]),
+        }
+    }
+    by_pod
 }
 
 /// Lets go of the connection of a pre-hook, when its command has ended.

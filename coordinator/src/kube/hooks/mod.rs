@@ -14,7 +14,7 @@ mod script;
 
 use super::picture::Picture;
 use crate::Coordinator;
-use crate::schedule::Gate;
+use crate::schedule::{Gate, HookEnd};
 use act::Actor;
 use holdfast_proto::v1::{Problem, Report};
 use holdfast_runtime::shutdown::Shutdown;
@@ -130,6 +130,12 @@ impl Brackets {
         let drained = open.wait_for(|open| *open == 0);
         // What is not done by then is in the catalog.
         let _ = tokio::time::timeout(SHUTDOWN, drained).await;
+    }
+
+    fn count(&self, end: HookEnd) {
+        if let Some(coordinator) = self.coordinator.upgrade() {
+            coordinator.hub().counts().hooks().ended(end);
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, BTreeMap<i64, String>>> {

@@ -40,6 +40,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Mount, Self::Restore];
+
     /// As labels have it.
     pub fn word(self) -> &'static str {
         match self {

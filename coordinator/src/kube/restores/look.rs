@@ -65,6 +65,7 @@ impl Restores {
             users: Vec::new(),
             refused: served.as_ref().err().cloned(),
             served: served.ok(),
+            is_read: hub.is_backing_up(&volume),
             mount_pod: Helper::Absent,
             restore_pod: Helper::Absent,
             is_connected: hub.is_connected(&restore_node(&of)),

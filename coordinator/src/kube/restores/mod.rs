@@ -9,11 +9,12 @@ pub mod hands;
 mod look;
 mod next;
 pub mod scene;
-mod watch;
 
 use super::events::{self, Events, Reason};
+use super::facts::{Facts, key};
 use super::pods::{HELPER_OF, Helpers, token};
-use super::world::Shared;
+use super::watch;
+use super::world::{Change, Shared};
 use crate::Coordinator;
 use crate::kube::api::{API_VERSION, Restore, RestorePhase, RestoreStatus};
 use crate::kube::plan::claim_name;
@@ -41,6 +42,14 @@ const MOST: usize = 4;
 /// The volumes that are being restored to: nothing else is to be done with them.
 pub type Restoring = channel::Receiver<Arc<HashSet<String>>>;
 
+impl Facts for Restore {
+    type Object = Self;
+
+    fn of(object: Self) -> Self {
+        object
+    }
+}
+
 /// What restores work with.
 pub struct Restores {
     hands: Hands,
@@ -64,7 +73,7 @@ pub fn start(
 ) -> Restoring {
     let (sender, restoring) = channel::channel(Arc::default());
     let stopping = coordinator.stopping();
-    let mut news = watch::start(client.clone(), stopping.clone());
+    let mut news = watch::one::<Restore>(&client, &stopping);
     let clock = coordinator.clock().clone();
     let coordinator: Weak<Coordinator> = Arc::downgrade(coordinator);
     let restores = Restores {
@@ -114,27 +123,30 @@ fn has_work(entries: Option<&BTreeMap<String, Entry>>) -> bool {
     entries.is_some_and(|entries| entries.values().any(Entry::has_work))
 }
 
-fn take(entries: &mut Option<BTreeMap<String, Entry>>, change: watch::Change) {
+fn take(entries: &mut Option<BTreeMap<String, Entry>>, change: Change<Restore>) {
+    let uid_of = |object: &Restore| object.metadata.uid.clone().unwrap_or_default();
     match change {
-        watch::Change::All(objects) => {
+        Change::All(objects) => {
             let mut old = entries.take().unwrap_or_default();
-            let known = objects.into_iter().map(|object| {
-                let uid = object.metadata.uid.clone().unwrap_or_default();
+            let known = objects.into_values().map(|object| {
+                let uid = uid_of(&object);
                 let before = old.remove(&uid);
                 (uid, Entry::of(object, before))
             });
             *entries = Some(known.collect());
         }
-        watch::Change::Put(object) => {
+        Change::Put(key, object) => {
             if let Some(entries) = entries {
-                let uid = object.metadata.uid.clone().unwrap_or_default();
+                let uid = uid_of(&object);
                 let before = entries.remove(&uid);
-                entries.insert(uid, Entry::of(*object, before));
+                // Another one that had the name is gone, whether or not that was told.
+                entries.retain(|_, entry| entry.key() != key);
+                entries.insert(uid, Entry::of(object, before));
             }
         }
-        watch::Change::Gone(uid) => {
+        Change::Gone(key) => {
             if let Some(entries) = entries {
-                entries.remove(&uid);
+                entries.retain(|_, entry| entry.key() != key);
             }
         }
     }
@@ -169,6 +181,10 @@ impl Entry {
     /// Whether it has touched anything, and not ended.
     fn is_begun(&self) -> bool {
         !self.phase().is_final() && self.status.claim.is_some()
+    }
+
+    fn key(&self) -> (String, String) {
+        key(&self.object.metadata)
     }
 
     fn namespace(&self) -> &str {

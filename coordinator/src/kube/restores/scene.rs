@@ -43,6 +43,8 @@ pub struct Scene {
     pub users: Vec<User>,
     /// The node whose agent reads the claim.
     pub served: Option<String>,
+    /// Whether a backup of it is under way.
+    pub is_read: bool,
     /// What agents say against it.
     pub refused: Option<String>,
     /// The pod that mounts the claim for us.

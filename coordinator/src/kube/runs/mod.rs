@@ -152,6 +152,15 @@ impl Runs {
         self.wanted.contains_key(volume)
     }
 
+    /// Whether somebody still waits for a run of this volume: a schedule, or a Backup that has no end of it yet.
+    pub fn waits_for(&self, volume: &str) -> bool {
+        let is_open = |run: &Run| {
+            let target = run.targets.get(volume);
+            target.is_some_and(|target| !target.has_ended())
+        };
+        self.due.contains(volume) || self.runs.values().any(is_open)
+    }
+
     /// Whether it is worth a look at once.
     fn take(&mut self, change: Change<BackupFacts>) -> bool {
         match change {

@@ -162,9 +162,10 @@ impl Writes {
     }
 }
 
-/// Whether an answer says nothing about other objects.
+/// Whether an answer is the last word on what is written, and says nothing about other objects. A conflict is over
+/// with the next try.
 fn is_about_the_object(code: u16) -> bool {
-    (400..500).contains(&code) && code != 401 && code != 429
+    (400..500).contains(&code) && !matches!(code, 401 | 409 | 429)
 }
 
 /// Writes, and takes out what is written.

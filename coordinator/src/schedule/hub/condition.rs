@@ -46,10 +46,14 @@ fn bounded_condition(mut said: AgentCondition) -> AgentCondition {
     let troubles = said.troubles.iter_mut();
     let texts = troubles.flat_map(|trouble| [&mut trouble.reason, &mut trouble.detail]);
     let names = said.limits.iter_mut().map(|limit| &mut limit.name);
-    texts.chain(names).for_each(cut);
-    cut(&mut said.journal);
-    cut(&mut said.journal_detail);
-    cut(&mut said.landlock_detail);
+    let own = [
+        &mut said.journal,
+        &mut said.journal_detail,
+        &mut said.landlock_detail,
+        &mut said.kernel,
+        &mut said.kubelet_pods,
+    ];
+    texts.chain(names).chain(own).for_each(cut);
     said
 }
 
@@ -77,6 +81,8 @@ mod tests {
         let said = AgentCondition {
             now_ns: 1_040_000_000_000,
             troubles: vec![trouble; 1000],
+            kernel: "6".repeat(10_000),
+            kubelet_pods: "/p".repeat(10_000),
             ..AgentCondition::default()
         };
         hub.set_condition(&a, said.clone(), 1_000_000_000_000);
@@ -85,6 +91,7 @@ mod tests {
         let kept = info.condition.unwrap();
         assert_eq!(kept.troubles.len(), MAX_TROUBLES);
         assert!(kept.troubles[0].detail.len() < 5000);
+        assert!(kept.kernel.len() < 5000 && kept.kubelet_pods.len() < 5000);
         // A later connection of the node knows nothing yet, and the earlier one is not heard.
         let (again, _sent) = hub.connect(hello("a"));
         hub.set_condition(&a, said, 0);

@@ -1,8 +1,7 @@
 //! Orders, reports and what becomes of the jobs of lost agents.
 
 use super::*;
-use holdfast_proto::v1::PlannedVolume;
-use holdfast_proto::v1::{VolumeFacts, VolumeList};
+use holdfast_proto::v1::{Hello, PlannedVolume, VolumeFacts, VolumeList};
 
 fn hello(node: &str, volumes: &[(&str, bool)]) -> Hello {
     let volume = |(name, eligible): &(&str, bool)| AgentVolume {

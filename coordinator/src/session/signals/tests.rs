@@ -23,6 +23,7 @@ fn quiet() -> Run {
             entries: 10_101,
             baseline: (10 * GIB, 4 * GIB),
             is_parent: true,
+            most: Size::default(),
         },
         told: Some(Signals {
             counts: SignalCounts {
@@ -84,7 +85,7 @@ fn a_days_work_has_no_score() {
     check(|run| run.drops(999), 0, &[]);
     check(|run| run.drops(5_000), 0, &[]);
     check(|run| run.counts().rewritten_files = 3_000, 0, &[]);
-    check(|run| run.counts().renamed_files = 3_000, 0, &[]);
+    check(|run| run.seen.counted.moved = 3_000, 0, &[]);
     // As compressible as ever; and a few photographs.
     check(|run| run.ships(GIB, GIB * 2 / 5), 0, &[]);
     check(|run| run.ships(15 * MIB, 15 * MIB), 0, &[]);
@@ -113,6 +114,78 @@ fn most_of_the_files_gone_is_suspicious() {
     check(|run| run.stats.files = 2_500, 80, &[MassDeletion]);
     check(|run| run.seen.counted.entries = 2_525, 80, &[MassDeletion]);
     check(|run| run.seen.counted.removed = 7_575, 79, &[MassDeletion]);
+}
+
+#[test]
+fn steps_add_up() {
+    // A fifth of what is there is gone, which alone is a day's work.
+    let after = |most: u64| {
+        move |run: &mut Run| {
+            run.before.most = Size {
+                files: most,
+                bytes: 10 * GIB,
+                entries: most + 101,
+            };
+            run.drops(2_000);
+        }
+    };
+    check(after(10_000), 0, &[]);
+    check(after(16_000), 0, &[]);
+    check(after(16_003), 60, &[MassDeletion]);
+    check(after(20_000), 68, &[MassDeletion]);
+    // By the trees, whatever the agent says; and one that says so is enough.
+    check(
+        |run| {
+            after(20_000)(run);
+            run.stats.files = 10_000;
+            run.told = None;
+        },
+        67,
+        &[MassDeletion],
+    );
+    check(
+        |run| {
+            after(20_000)(run);
+            run.seen.counted.entries = 10_101;
+        },
+        68,
+        &[MassDeletion],
+    );
+    // A run that loses nothing is no step.
+    check(
+        |run| {
+            after(20_000)(run);
+            let quiet = quiet();
+            run.stats = quiet.stats;
+            run.seen = quiet.seen;
+            run.counts().removed_files = 0;
+        },
+        0,
+        &[],
+    );
+    // Few large files.
+    let images = |bytes: u64| {
+        move |run: &mut Run| {
+            run.before.most.bytes = bytes;
+            run.stats.content_bytes = 3 * GIB / 2;
+        }
+    };
+    check(images(12 * GIB), 0, &[]);
+    check(images(20 * GIB), 93, &[MassDeletion]);
+}
+
+#[test]
+fn only_a_run_that_loses_something_is_compared_with_more() {
+    let loses = |change: fn(&mut Run)| {
+        let mut run = quiet();
+        change(&mut run);
+        run.before.loses(&run.stats, &run.seen)
+    };
+    assert!(!loses(|_| ()));
+    assert!(!loses(|run| run.stats.files += 1));
+    assert!(loses(|run| run.stats.files -= 1));
+    assert!(loses(|run| run.stats.content_bytes -= 1));
+    assert!(loses(|run| run.seen.counted.entries -= 1));
 }
 
 #[test]
@@ -170,12 +243,31 @@ fn what_moved_is_not_gone() {
     check(
         |run| {
             moves(run);
-            run.counts().renamed_files = 9_000;
+            run.counts().renamed_files = 9_900;
+            run.seen.counted.moved = 9_900;
         },
         20,
         &[MassRename],
     );
-    // Seen by the coordinator itself, of an agent that counts nothing.
+    // Whatever the agent says: nothing has moved that the trees do not show; nor were there more files before.
+    check(
+        |run| {
+            moves(run);
+            run.counts().renamed_files = 10_000;
+        },
+        99,
+        &[MassDeletion],
+    );
+    check(
+        |run| {
+            moves(run);
+            run.seen.counted.moved = 9_900;
+            run.counts().parent_files = u64::MAX;
+        },
+        20,
+        &[MassRename],
+    );
+    // Of an agent that counts nothing.
     check(
         |run| {
             moves(run);
@@ -246,7 +338,7 @@ fn encryption_in_place_is_suspicious() {
     check(
         |run| {
             rewritten(run);
-            run.counts().renamed_files = 9_000;
+            run.seen.counted.moved = 9_000;
             run.ships(GIB, GIB);
         },
         90,
@@ -269,7 +361,7 @@ fn the_score_ends_at_its_highest() {
         |run| {
             run.drops(9_000);
             run.counts().rewritten_files = 3_001;
-            run.counts().renamed_files = 3_001;
+            run.seen.counted.moved = 3_001;
             run.ships(6 * GIB, 6 * GIB);
         },
         100,

@@ -1,11 +1,29 @@
 //! Doctor, logs and the bundle.
 
-use super::{COORDINATOR, WORD, assert_fits, cluster};
+use super::{COORDINATOR, Cluster, WORD, assert_fits, cluster};
 use holdfast_tests::processes::{Process, until};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+/// The first finding of a check.
+fn finding(found: &Value, check: &str) -> Value {
+    let mut list = found.as_array().into_iter().flatten();
+    list.find(|one| one["check"] == check)
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// What it finds once the agent has said how it is.
+fn examined(cluster: &Cluster) -> Value {
+    let mut found = Value::Null;
+    until("the agent has said how it is", || {
+        found = cluster.json(&["doctor", "-o", "json"]);
+        finding(&found, "agents connected")["state"] == "ok"
+    });
+    found
+}
 
 #[test]
 fn doctor_says_what_fails_why_and_how_to_mend_it() {
@@ -32,19 +50,17 @@ fn doctor_says_what_fails_why_and_how_to_mend_it() {
             .api
             .put("apiextensions.k8s.io/v1/customresourcedefinitions", object);
     }
-    let finding = |found: &Value, check: &str| -> Value {
-        let mut list = found.as_array().into_iter().flatten();
-        list.find(|one| one["check"] == check)
-            .cloned()
-            .unwrap_or_default()
-    };
-    let found = cluster.json(&["doctor", "-o", "json"]);
+    let found = examined(&cluster);
     for check in [
         "API server",
         "your rights",
         "coordinator",
         "the coordinator's rights",
+        "rights for restores",
+        "rights for mount pods",
+        "rights for hooks",
         "agents",
+        "agents connected",
         "store",
         "clocks",
         "certificates",
@@ -88,6 +104,115 @@ fn doctor_says_what_fails_why_and_how_to_mend_it() {
         "{shown}"
     );
     cluster.ends(1, &["doctor", "-q"]);
+}
+
+#[test]
+fn doctor_knows_nodes_and_what_the_coordinator_needs() {
+    let mut cluster = cluster();
+    let doctor = |cluster: &Cluster| cluster.json(&["doctor", "-o", "json"]);
+    let found = examined(&cluster);
+    let agents = finding(&found, "agents connected");
+    assert_eq!(agents["nodes"], json!(["node-1"]), "{found:#}");
+    for part in [
+        "Linux ",
+        "changes ",
+        "kubelet/pods, where later mounts show",
+    ] {
+        assert!(
+            agents["detail"].as_str().unwrap().contains(part),
+            "{agents}"
+        );
+    }
+    // A kind that is not served is no use, and rights matter where what needs them is in use.
+    cluster.api.put(
+        "apiextensions.k8s.io/v1/customresourcedefinitions",
+        json!({
+            "metadata": {"name": "restores.holdfast.dev"},
+            "spec": {"versions": [{"name": "v1alpha1", "served": false}]},
+        }),
+    );
+    let account = "system:serviceaccount:holdfast:holdfast-coordinator";
+    for what in [
+        "patch apps/v1/statefulsets/scale",
+        "create v1/pods",
+        "create v1/pods/exec",
+    ] {
+        cluster.api.forbid(account, what);
+    }
+    assert_eq!(
+        finding(&doctor(&cluster), "rights for hooks")["state"],
+        "ok"
+    );
+    let policy = json!({
+        "apiVersion": "holdfast.dev/v1alpha1", "kind": "BackupPolicy",
+        "metadata": {"namespace": "shop", "name": "freeze", "generation": 1},
+        "spec": {"suspend": true, "hooks": [{"name": "sync", "pre": {"exec": {"command": ["sync"]}}}]},
+    });
+    cluster
+        .api
+        .put("holdfast.dev/v1alpha1/backuppolicies", policy);
+    // Away from the node goes what the kubelet had.
+    let pods = cluster.processes.home.at("kubelet/pods");
+    fs::rename(&pods, pods.with_extension("away")).unwrap();
+    let mut found = Value::Null;
+    until(
+        "the agent says that its kubelet's directory is gone",
+        || {
+            found = doctor(&cluster);
+            finding(&found, "kubelet root")["state"] == "FAILS"
+        },
+    );
+    for (check, part) in [
+        ("kubelet root", "KubeletDirectoryMissing"),
+        ("rights for restores", "patch statefulsets/scale"),
+        ("rights for mount pods", "create pods"),
+        ("rights for hooks", "shop/freeze"),
+    ] {
+        let one = finding(&found, check);
+        assert_eq!(one["state"], "FAILS", "{check}: {found:#}");
+        assert!(one["detail"].as_str().unwrap().contains(part), "{one}");
+        assert!(one["why"] != "" && one["mend"] != "", "{one}");
+    }
+    assert_eq!(
+        finding(&found, "the coordinator's rights")["state"],
+        "ok",
+        "{found:#}"
+    );
+    assert_eq!(
+        finding(&found, "kubelet root")["nodes"],
+        json!(["node-1"]),
+        "{found:#}"
+    );
+    let served = found.as_array().into_iter().flatten();
+    let mut served = served.filter_map(|one| one["detail"].as_str());
+    assert!(
+        served.any(|detail| detail.contains("restores has v1alpha1 switched off")),
+        "{found:#}"
+    );
+    assert_fits("a doctor of nodes", &cluster.shown(&["doctor"]));
+    let yaml = cluster.ends(1, &["doctor", "-o", "yaml"]).text();
+    assert!(yaml.contains("check: kubelet root"), "{yaml}");
+    // A node whose agent does not answer, and a person who may not ask about others.
+    cluster.processes.agent().kill();
+    cluster.api.forbid(
+        "user",
+        "create authorization.k8s.io/v1/subjectaccessreviews",
+    );
+    until("the coordinator knows that the agent is gone", || {
+        found = doctor(&cluster);
+        finding(&found, "agents connected")["state"] == "FAILS"
+    });
+    let gone = finding(&found, "agents connected");
+    assert_eq!(gone["nodes"], json!(["node-1"]), "{gone}");
+    let rights = finding(&found, "the coordinator's rights");
+    assert_eq!(rights["state"], "note", "{rights}");
+    assert!(
+        rights["detail"]
+            .as_str()
+            .unwrap()
+            .contains("create subjectaccessreviews"),
+        "{rights}"
+    );
 }
 
 #[test]

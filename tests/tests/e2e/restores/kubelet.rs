@@ -113,10 +113,15 @@ impl Node {
                 (Some(0), false) | (_, true) => {}
                 (_, false) => {
                     let claim = text(&set, "/spec/claim");
-                    self.api.put(
-                        PODS,
-                        user(namespace, &name, text(&set, "/metadata/name"), claim),
-                    );
+                    let mut pod = user(namespace, &name, text(&set, "/metadata/name"), claim);
+                    let more = set.pointer("/spec/more").and_then(Value::as_str);
+                    if let (Some(more), Some(volumes)) =
+                        (more, pod["spec"]["volumes"].as_array_mut())
+                    {
+                        let claim = json!({"claimName": more});
+                        volumes.push(json!({"name": "more", "persistentVolumeClaim": claim}));
+                    }
+                    self.api.put(PODS, pod);
                 }
             }
         }

@@ -24,8 +24,13 @@ impl Clock for Behind {
 
 /// A volume whose next run is by events.
 async fn trusted(files: &[&str]) -> Bench {
+    trusted_by(&Kind::ALL, files).await
+}
+
+/// The same, by these sources.
+pub(super) async fn trusted_by(kinds: &'static [Kind], files: &[&str]) -> Bench {
     let bench = Bench::new_in(Path::new("/var/tmp")).await;
-    let bench = bench.with_journals(&Kind::ALL);
+    let bench = bench.with_journals(kinds);
     for (n, path) in (1..).zip(files) {
         bench.write(path, noise(n, 5000));
     }

@@ -72,6 +72,12 @@ impl Deciding<'_> {
                 let failure = failure.clone();
                 return self.wind_down(RestorePhase::Failed, Some(&failure));
             }
+            if self.scene.is_read && !self.spec.dry_run {
+                // Its snapshot would be half of what was there and half of what is written.
+                let waits = "waits for the backup of the claim that is under way";
+                self.status.message = Some(waits.to_owned());
+                return;
+            }
             self.status.pod = Some(pod);
             self.status.node = Some(node);
             return self.mounted();

@@ -9,6 +9,8 @@ use jiff::SignedDuration;
 pub const MAX_SCALED: usize = 16;
 /// How long our pods may take to go before others are let in: their node may be lost.
 const HELPERS_LIMIT: SignedDuration = SignedDuration::from_mins(5);
+/// And theirs, to come back: something may be against that.
+pub const BACK_LIMIT: SignedDuration = SignedDuration::from_mins(6);
 
 impl Deciding<'_> {
     pub(super) fn scaling_down(&mut self) {
@@ -103,6 +105,8 @@ impl Deciding<'_> {
         }
         // Pods come back also where ours cannot be deleted.
         let deletes = std::mem::take(&mut self.actions);
+        // Whoever scales down next does so by the pods that are there.
+        let are_back = self.scene.users.iter().any(|user| !user.ended) || self.is_late(BACK_LIMIT);
         let mut is_up = true;
         for scaled in &mut self.status.scaled {
             let mut all = self.scene.replicas.iter();
@@ -112,9 +116,11 @@ impl Deciding<'_> {
                 // What somebody else has scaled, or deleted, is theirs.
                 Some((_, None)) => scaled.restored = true,
                 // As is what was at 0 already.
-                Some((_, Some(now))) if *now != 0 || scaled.replicas == 0 => {
-                    scaled.restored = true;
-                }
+                Some((_, Some(_))) if scaled.replicas == 0 => scaled.restored = true,
+                Some((_, Some(now))) if *now != 0 => match are_back {
+                    true => scaled.restored = true,
+                    false => is_up = false,
+                },
                 Some(_) => {
                     is_up = false;
                     self.actions.push(Action::Scale {

@@ -2,6 +2,7 @@
 //! coordinator was killed.
 
 mod model;
+mod scaling;
 
 use super::*;
 use crate::kube::restores::scene::End;
@@ -343,6 +344,27 @@ fn a_pod_that_goes_is_not_held() {
     assert_eq!(status.phase, Some(P::Completed), "{status:?}");
     assert_eq!(model.wrote.len(), 2);
     assert!(model.is_clean());
+}
+
+#[test]
+fn nothing_is_written_under_a_backup_that_is_under_way() {
+    let spec = in_place();
+    let mut model = Model::in_use();
+    model.is_read = true;
+    let mut status = RestoreStatus::default();
+    for _ in 0..20 {
+        let step = next(&spec, &status, &model.scene(&status));
+        status = step.status;
+        step.actions.iter().for_each(|action| model.act(action));
+        model.now += SignedDuration::from_mins(5);
+    }
+    assert_eq!(status.phase, Some(P::Mounting), "{status:?}");
+    let message = status.message.clone().unwrap_or_default();
+    assert!(message.contains("backup of the claim"), "{message}");
+    assert!(model.job.is_none() && model.wrote.is_empty());
+    model.is_read = false;
+    let (status, _) = model.run(&spec, status);
+    assert_eq!(status.phase, Some(P::Completed), "{status:?}");
 }
 
 #[test]

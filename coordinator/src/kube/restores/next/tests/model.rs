@@ -22,6 +22,7 @@ pub struct Model {
     pub jobs: u32,
     pub held: bool,
     pub deleting: bool,
+    pub is_read: bool,
     pub choice: Result<Choice, Failure>,
     pub wrote: Vec<Written>,
     /// Who serves the volume where somebody has it.
@@ -75,6 +76,7 @@ impl Model {
             jobs: 0,
             held: false,
             deleting: false,
+            is_read: false,
             choice: Ok(Choice {
                 id: "abcd".to_owned(),
                 volume: "shop/orders".to_owned(),
@@ -119,6 +121,7 @@ impl Model {
             claim: self.claim.clone(),
             users: self.users.clone(),
             served: is_used.then(|| self.node.to_owned()),
+            is_read: self.is_read,
             refused: None,
             mount_pod: self.mount_pod.clone(),
             restore_pod: self.restore_pod.clone(),
