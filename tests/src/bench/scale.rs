@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 const PODS: usize = 5000;
 const NODES: usize = 100;
+const NAMESPACES: usize = 50;
 /// Volumes that one pod has to be read.
 const READ: usize = 3;
 /// Pods of a full node.
@@ -39,8 +40,12 @@ fn cluster(out: &mut String, plan: &Plan) {
     let (pods, nodes) = (plan.sized(PODS), plan.sized(NODES));
     let api = Api::new();
     let shapes = Shapes::recorded();
+    for number in 0..NAMESPACES {
+        let name = format!("team-{number}");
+        api.put("v1/namespaces", serde_json::json!({"metadata": {"name": name}}));
+    }
     for number in 0..pods {
-        shapes.put(&api, number, nodes, 50);
+        shapes.put(&api, number, nodes, NAMESPACES);
     }
     let home = Home::new();
     let kubeconfig = home.at("kubeconfig");

@@ -184,8 +184,9 @@ fn a_run_is_surrounded_by_its_hooks_and_all_is_said() {
     let calls = hooked.cluster.api.calls();
     assert_eq!(
         calls.get("get v1/pods"),
-        Some(&5),
-        "once to resolve, once more when nobody else has the pod, once to end, two commands: {calls:?}"
+        Some(&6),
+        "once to resolve, once more when nobody else has the pod, once right before the pre-hook, once to end, two \
+         commands: {calls:?}"
     );
     // Two that are asked for together come one after the other.
     let (a, b) = (hooked.begin(), hooked.begin());

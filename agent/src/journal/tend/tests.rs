@@ -299,6 +299,21 @@ fn without_rules_an_epoch_is_trusted_during_a_run() {
 }
 
 #[test]
+fn every_epoch_is_probed_anew() {
+    let scene = Scene::new(&Kind::ALL);
+    scene.write("p/file");
+    let key = scene.key_after_walk("p");
+    // Nobody is told of opens of our own.
+    let writer = scene.writer("p/file");
+    scene.journal.state().break_for("Overflow");
+    assert_eq!(scene.walk(), Some("Overflow"));
+    assert_eq!(scene.unprobed().len(), 2);
+    assert!(scene.seed());
+    assert_eq!(scene.open(&key), only("file"));
+    drop(writer);
+}
+
+#[test]
 fn suspects_are_those_of_the_directory_that_the_run_came_by() {
     for kinds in KINDS {
         let scene = Scene::new(kinds);
@@ -363,7 +378,7 @@ fn a_volume_can_be_unmounted_while_it_is_worked_on() {
     }
     let scene = Scene::new(&Kind::ALL);
     mount_at(scene.directory.path());
-    scene.many("d", 30_000);
+    scene.many("d", 60_000);
     scene.walk();
     scene.journals.hold_tending(false);
     while scene.journal.state().open.entries() == 0 {
