@@ -121,9 +121,9 @@ impl Journal {
         }
     }
 
-    /// These may have writers: they had been open under names that are gone. A directory is the one that lies where the run came
-    /// by it, wherever it is by now.
-    pub(super) fn suspect_all(&self, _: &dyn Source, paths: &[RelPath]) {
+    /// These may have writers: they had been open under names that are gone. A directory is the one that the run
+    /// came by at that path, wherever it is by now.
+    pub(super) fn suspect_all(&self, paths: &[RelPath]) {
         let mut names: HashMap<Vec<u8>, Vec<&[u8]>> = HashMap::new();
         for path in paths {
             if let Some(parent) = path.parent() {

@@ -343,7 +343,7 @@ impl Turn {
         drop(state);
         if let Some(source) = source {
             end_watches(&journal.path, source.as_ref(), &ended);
-            journal.suspect_all(source.as_ref(), &taken.suspects);
+            journal.suspect_all(&taken.suspects);
         }
     }
 }

@@ -42,7 +42,10 @@ fn cluster(out: &mut String, plan: &Plan) {
     let shapes = Shapes::recorded();
     for number in 0..NAMESPACES {
         let name = format!("team-{number}");
-        api.put("v1/namespaces", serde_json::json!({"metadata": {"name": name}}));
+        api.put(
+            "v1/namespaces",
+            serde_json::json!({"metadata": {"name": name}}),
+        );
     }
     for number in 0..pods {
         shapes.put(&api, number, nodes, NAMESPACES);

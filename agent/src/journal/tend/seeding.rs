@@ -1,10 +1,10 @@
-//! After an epoch began, every file is probed once, so that those which had writers before it are known; and directories that
-//! the rules leave out are watched, for links into what they keep.
+//! After an epoch began, every file is probed once, so that those which had writers before it are known; and
+//! directories that the rules leave out are watched, for links into what they keep.
 //!
-//! The epoch is trusted when the files of each known directory were probed. One that is not where the last run found it was
-//! moved since, which is a change that the next run looks at: it comes by, and any file in it may have writers then
-//! (`Journal::watch`). Anything else that keeps a directory from being looked at leaves the epoch as it is, until the next
-//! run has ended; what was probed stays so.
+//! The epoch is trusted when the files of each known directory were probed. One that is not where the last run
+//! found it was moved since, which is a change that the next run looks at: it comes by, and any file in it may
+//! have writers then (`Journal::watch`). Anything else that keeps a directory from being looked at leaves the
+//! epoch as it is, until the next run has ended; what was probed stays so.
 
 use super::Ended;
 use super::probing::{LIST_BYTES, Probing};
@@ -82,7 +82,7 @@ impl Seeding<'_> {
                 let probed = self.probe(&key, &path).inspect_err(|ended| {
                     if let Ended::Unreadable(errno) = ended {
                         let volume = &self.journal.volume;
-                        tracing::warn!(%volume, %path, %errno, "not all files can be probed for writers: the volume is walked");
+                        tracing::warn!(%volume, %path, %errno, "not all files can be probed: the volume is walked");
                     }
                 })?;
                 if !probed {

@@ -321,9 +321,8 @@ fn suspects_are_those_of_the_directory_that_the_run_came_by() {
         let key = scene.key_after_walk("p");
         scene.rename("p", "q");
         scene.write("p/file");
-        let source = scene.journal.source().unwrap();
         let paths = [path("p/file"), path("none/file"), path("")];
-        scene.journal.suspect_all(source.as_ref(), &paths);
+        scene.journal.suspect_all(&paths);
         assert_eq!(scene.open(&key), only("file"));
     }
 }

@@ -63,7 +63,8 @@ async fn a_second_name_goes_with_its_directory() {
                 }
                 false => fs::remove_dir_all(bench.at("d")).unwrap(),
             }
-            bench.run().await;
+            let expected = (kinds.len() == 1).then_some("HiddenLink");
+            assert_eq!(bench.run().await.walk, expected, "{is_renamed}");
         }
     }
 }
@@ -76,14 +77,18 @@ async fn who_writes_by_a_name_that_is_gone_is_known_after_a_walk() {
         let file = OpenOptions::new().write(true).open(bench.at("x/c"));
         let file = file.unwrap();
         fs::remove_file(bench.at("x/c")).unwrap();
-        bench.run().await;
+        let expected = (kinds.len() == 1).then_some("HiddenLink");
+        assert_eq!(bench.run().await.walk, expected);
         bench.settle();
-        std::thread::sleep(Duration::from_millis(3200));
-        bench.run().await;
-        bench.settle();
+        for _ in 0..2 {
+            // What it read is old enough to be believed.
+            std::thread::sleep(Duration::from_millis(3200));
+            bench.run().await;
+            bench.settle();
+        }
         for n in 0..3 {
             file.write_all_at(&noise(n, 100), 50).unwrap();
-            bench.run().await;
+            assert_eq!(bench.run().await.walk, None);
         }
     }
 }
@@ -94,13 +99,15 @@ async fn a_link_that_is_made_while_a_run_looks_is_one_of_both_names() {
         return;
     }
     let bench = trusted_by(&Kind::ALL, &["a", "b/old"]).await;
-    bench.write("a", noise(7, 6000));
+    // Looked at, and not opened by anybody.
+    fs::set_permissions(bench.at("a"), fs::Permissions::from_mode(0o600)).unwrap();
     bench.write("z/new", "new");
     // It is listed when the run is planned, and when it is made.
     let (from, to) = (bench.at("a"), bench.at("z/second"));
     meanwhile(RelPath::new("z").unwrap(), 1, move || {
         fs::hard_link(from, to).unwrap();
     });
+    std::thread::sleep(Duration::from_millis(100));
     assert_eq!(bench.try_run().await.unwrap().walk, None);
     assert!(bench.at("z/second").exists());
     assert_eq!(bench.run().await.walk, None);
