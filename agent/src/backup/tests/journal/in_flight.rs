@@ -143,6 +143,44 @@ async fn what_is_open_and_idle_is_not_read_by_events() {
     }
 }
 
+/// An event that is known by its directory alone may have been the end of a write.
+async fn in_a_crowd(kinds: &'static [Kind]) {
+    // More than are told apart in one directory.
+    const MANY: u64 = 4500;
+    let bench = Bench::new_in(Path::new("/var/tmp")).await;
+    if !bench.believes_open_files() {
+        return;
+    }
+    let bench = bench.with_journals(kinds);
+    for n in 0..MANY {
+        bench.write(&format!("d/{n}"), "x");
+    }
+    bench.write("d/open", noise(1, 5000));
+    let _open = bench.open_for_writing("d/open");
+    std::thread::sleep(AGE);
+    bench.run().await;
+    until_trusted(&bench).await;
+    let other = Some(ContentDigest([7; 16]));
+    bench.change_record("d/open", |record| record.content = other);
+    drop(bench.open_for_writing("d/open"));
+    for n in 0..MANY {
+        let mode = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(bench.at(&format!("d/{n}")), mode).unwrap();
+    }
+    bench.run().await;
+    bench.change_record("d/open", |record| assert_ne!(record.content, other));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_write_counts_where_names_are_not_told_apart() {
+    in_a_crowd(&Kind::ALL).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_write_counts_where_names_are_not_told_apart_nor_targets() {
+    in_a_crowd(&[Kind::Untargeted]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_that_finds_the_end_of_a_write_blames_no_filesystem() {
     let mut bench = Bench::new_in(Path::new("/var/tmp")).await.with_rolling();
