@@ -46,6 +46,11 @@ pub fn what(info: &v1::SnapshotInfo) -> String {
             let before = counts.parent_files.max(counts.parent_entries);
             match files {
                 0 => "most of what was there is gone (MassDeletion)".to_owned(),
+                // Few large files, or the last of several steps.
+                _ if files <= before / 2 => format!(
+                    "{files} of {before} are gone; by size, or with what went in the days before, that is most \
+                     of what was there (MassDeletion)"
+                ),
                 _ => format!("{files} of {before} are gone (MassDeletion)"),
             }
         }
@@ -138,6 +143,13 @@ mod tests {
             assert!(note.contains(part), "{part} in {note}");
         }
         assert_eq!(state(&info()), "suspicious");
+        let mut step = info();
+        let counts = step.signals.as_mut().unwrap();
+        counts.removed_files = 100;
+        let note = super::note(&step).unwrap();
+        let told =
+            "100 of 10000 are gone; by size, or with what went in the days before, that is most";
+        assert!(note.contains(told), "{note}");
     }
 
     #[test]

@@ -30,6 +30,8 @@ fn suspicious_snapshots_stay_when_their_backups_are_deleted() {
     assert_eq!(json!(snapshots), json!(made));
     for name in ["emptied", "whole"] {
         cluster.api.ask_to_delete(BACKUPS, "shop", name);
+    }
+    for name in ["emptied", "whole"] {
         until(&format!("{name} is gone"), || {
             cluster.api.get(BACKUPS, "shop", name).is_none()
         });
