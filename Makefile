@@ -30,7 +30,7 @@ bench:
 		target/release/holdfast-bench --only $$part --section $${part%%,*} --out BENCHMARKS.md $(BENCH) || exit 1; \
 	done
 
-# The one image with all three binaries.
+# The one image: one binary under three names.
 image:
 	scripts/image.sh
 

@@ -38,7 +38,11 @@ def layer(root, epoch):
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path in sorted(root.rglob("*")):
             name = path.relative_to(root).as_posix()
-            if path.is_dir():
+            if path.is_symlink():
+                link = entry(name, epoch, 0o777, kind=tarfile.SYMTYPE)
+                link.linkname = os.readlink(path)
+                tar.addfile(link)
+            elif path.is_dir():
                 tar.addfile(entry(name, epoch, 0o755, kind=tarfile.DIRTYPE))
             else:
                 content = path.read_bytes()
@@ -50,7 +54,7 @@ def layer(root, epoch):
 def image(root, version, epoch, machine, revision=None):
     """The archive, and the image's id."""
     packed = layer(root, epoch)
-    size = sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
+    size = sum(p.stat().st_size for p in root.rglob("*") if p.is_file() and not p.is_symlink())
     if size > LIMIT_BYTES:
         raise SystemExit(f"image: {size} bytes are more than the {LIMIT_BYTES} that an image may have")
     created = datetime.fromtimestamp(epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

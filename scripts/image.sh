@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the image with all three binaries, static, on an empty base: the same sources, compiler and certification
+# Builds the image with the one binary under its three names, static, on an empty base: the same sources, compiler and certification
 # authorities give the same image. Leaves it in target/image, with the list of what it is made of; loads it where
 # there is docker or podman.
 set -euo pipefail
@@ -16,12 +16,15 @@ export SOURCE_DATE_EPOCH
 # Where the sources and the crates lie is nobody's business, and must not make binaries differ.
 remap="--remap-path-prefix=$PWD=/holdfast --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 CARGO_INCREMENTAL=0 RUSTFLAGS="-C target-feature=+crt-static $remap" \
-  cargo build --release --locked --target "$target" --bin holdfast --bin holdfast-agent --bin holdfast-coordinator
+  cargo build --release --locked --target "$target" --bin holdfast
 
 rm -rf "$root"
 mkdir -p "$root/usr/bin" "$root/etc/ssl/certs"
-cp "target/$target/release/"{holdfast,holdfast-agent,holdfast-coordinator} "$root/usr/bin/"
-strip "$root/usr/bin/"*
+cp "target/$target/release/holdfast" "$root/usr/bin/"
+strip "$root/usr/bin/holdfast"
+# One program under three names: it is what it is called.
+ln -s holdfast "$root/usr/bin/holdfast-agent"
+ln -s holdfast "$root/usr/bin/holdfast-coordinator"
 cp LICENSE "$root/"
 # An empty base has no certification authorities: those of this machine, for stores behind TLS.
 bundle=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod mount;
 pub mod priority;
 pub mod probe;
+pub mod program;
 pub mod progress;
 pub mod read;
 pub mod restore;

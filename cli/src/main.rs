@@ -1,4 +1,5 @@
-//! `holdfast`: what an operator types. Wiring only.
+//! `holdfast`: what an operator types. Wiring only. Called `holdfast-agent` or `holdfast-coordinator`, it is that program:
+//! an image needs their common parts once.
 
 mod args;
 mod cluster;
@@ -20,10 +21,17 @@ mod tar;
 
 use clap::error::ErrorKind;
 use failure::{Exit, Failure};
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
+    let called = words.first().map(Path::new).and_then(Path::file_name);
+    match called.and_then(|name| name.to_str()) {
+        Some("holdfast-agent") => return holdfast_agent::program::main(),
+        Some("holdfast-coordinator") => return holdfast_coordinator::program::main(),
+        _ => {}
+    }
     let program = precedence::program(&words);
     let typed = match precedence::parse(words) {
         Ok(typed) => typed,

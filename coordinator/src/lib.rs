@@ -21,6 +21,7 @@ mod kube;
 mod metrics;
 mod pins;
 mod policy;
+pub mod program;
 pub mod repo;
 mod restore_plan;
 mod schedule;

@@ -22,9 +22,9 @@ LIMIT_BYTES = 80_000_000
 @pytest.fixture
 def root(tmp_path):
     (tmp_path / "usr/bin").mkdir(parents=True)
-    for name in ("holdfast", "holdfast-agent"):
-        (tmp_path / "usr/bin" / name).write_text(name)
-        (tmp_path / "usr/bin" / name).chmod(0o700)
+    (tmp_path / "usr/bin/holdfast").write_text("holdfast")
+    (tmp_path / "usr/bin/holdfast").chmod(0o700)
+    (tmp_path / "usr/bin/holdfast-agent").symlink_to("holdfast")
     (tmp_path / "LICENSE").write_text("text")
     return tmp_path
 
@@ -52,13 +52,14 @@ def test_what_is_packed(root):
     assert config["config"]["Labels"]["org.opencontainers.image.revision"] == "abc"
     with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
         entries = [(m.name, m.mode, m.uid, m.gid, m.mtime) for m in tar]
+        assert tar.getmember("usr/bin/holdfast-agent").linkname == "holdfast"
     at = 1_700_000_000
     assert entries == [
         ("LICENSE", 0o644, 0, 0, at),
         ("usr", 0o755, 0, 0, at),
         ("usr/bin", 0o755, 0, 0, at),
         ("usr/bin/holdfast", 0o755, 0, 0, at),
-        ("usr/bin/holdfast-agent", 0o755, 0, 0, at),
+        ("usr/bin/holdfast-agent", 0o777, 0, 0, at),
     ]
 
 
@@ -81,6 +82,7 @@ def test_nothing_but_the_programs_is_in_it(containers, tmp_path):
     containers.started.append(created)
     run(containers.engine, "export", "--output", str(tmp_path / "fs.tar"), created)
     with tarfile.open(tmp_path / "fs.tar") as tar:
+        links = {m.name: m.linkname for m in tar if m.issym() and m.name.startswith("usr/")}
         files = {m.name: m.size for m in tar if m.isfile()}
         sbom = json.load(tar.extractfile("sbom.json"))
     # What the engine puts into every container.
@@ -88,8 +90,9 @@ def test_nothing_but_the_programs_is_in_it(containers, tmp_path):
     extra = set(os.environ.get("HOLDFAST_TEST_IMAGE_EXTRA", "").split())
     assert set(files) - extra == {
         "LICENSE", "sbom.json", "etc/ssl/certs/ca-certificates.crt",
-        "usr/bin/holdfast", "usr/bin/holdfast-agent", "usr/bin/holdfast-coordinator",
+        "usr/bin/holdfast",
     }
+    assert links == {f"usr/bin/holdfast-{name}": "holdfast" for name in ("agent", "coordinator")}
     assert sum(files.values()) <= LIMIT_BYTES
     assert (sbom["bomFormat"], sbom["metadata"]["component"]["version"]) == ("CycloneDX", VERSION)
     assert {"tokio", "rustls", "holdfast-agent"} <= {c["name"] for c in sbom["components"]}

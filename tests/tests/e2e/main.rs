@@ -7,6 +7,7 @@ mod hooks;
 mod hostile;
 mod interlock;
 mod kubectl;
+mod names;
 mod policies;
 mod prometheus;
 mod ready;
