@@ -1,7 +1,7 @@
 //! The way to a coordinator: one that runs somewhere, or one in this process over the same services.
 //!
 //! Everything after this file works on a `Channel` and does not know which it is. This is the only file
-//! that sees agent and coordinator.
+//! that sees agent and coordinator, but for `main`, which may have been called by their names.
 
 use crate::args::Global;
 use crate::cluster::{find, tunnel};
